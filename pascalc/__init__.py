@@ -1,0 +1,1 @@
+"""pascalc: compile a trained QCFS network into the mathematically identical spiking network."""
