@@ -1,0 +1,72 @@
+"""PascIF, the integrate-and-fire neuron of PASCAL with spike accumulation and inhibitory spikes.
+
+With input currents X[1..T_in], levels L and theta* = theta/L the neuron runs three stages (Ramesh & Srinivasan 2025,
+Algorithm 1):
+
+1. T_in integrate-and-fire steps from the membrane phi*theta*, soft reset, at most one spike a step;
+2. max(T_in, L) - 1 steps without input, firing +1 at mem >= theta* and -1 (inhibitory) at mem < 0;
+3. emission: s[t] = 1 for t <= count, t = 1..T_out.
+
+The count is clip(floor(sum(X)*L/theta + phi), 0, L), the level of QCFS, and the train is its thermometer code. The
+body below is the closed form of the train, s[t] = (u >= t) with u = sum(X)*L/theta + phi: no floor and no clip.
+
+The float semantics that every executor keeps, bit for bit, in float32: the sum runs over the steps in order;
+``gain = L/theta``; ``u = sum*gain + phi`` in two roundings; ``unit = theta/L``; Y is unit where s is 1.
+"""
+
+from __future__ import annotations
+
+from pascalc.ops.base import Attribute, Operator
+
+PASC_IF = Operator(
+    name="PascIF",
+    doc="PASC integrate-and-fire neuron: the train of clip(floor(sum_t(X)*L/theta + phi), 0, L) spikes, all spikes "
+    "first. The batch axis carries time, step by step: [steps*N, ...].",
+    inputs={
+        "X": "[steps_in*N, ...], the input current of every step",
+        "threshold": "theta > 0: a scalar, or one value a channel, shaped to broadcast against a sample; L where "
+        "thresholds were folded into the weights, so that one spike is 1",
+    },
+    outputs={"Y": "[steps_out*N, ...], the spike train: 0 or theta/L in every step"},
+    attributes=(
+        Attribute("levels", "int", "L, the number of levels above zero"),
+        Attribute("steps_in", "int", "time steps of the input current"),
+        Attribute("steps_out", "int", "time steps of the emitted train"),
+        Attribute("phi", "float", "the membrane at the start, in units of theta/L: 1/2 in PASCAL"),
+        Attribute("label", "string", "the name of the neuron in the source network"),
+    ),
+    body="""
+    one = Constant <value_ints: ints = [1]> ()
+    zero = Constant <value_ints: ints = [0]> ()
+    minus_one = Constant <value_ints: ints = [-1]> ()
+    levels_int = Constant <value_int: int = @levels> ()
+    levels = CastLike (levels_int, X)
+    phi_float = Constant <value_float: float = @phi> ()
+    phi = CastLike (phi_float, X)
+    steps_in_int = Constant <value_int: int = @steps_in> ()
+    steps_in = Reshape (steps_in_int, one)
+    by_step = Concat <axis: int = 0> (steps_in, minus_one)
+    sample = Shape <start: int = 1> (X)
+    by_sample = Concat <axis: int = 0> (minus_one, sample)
+    currents = Reshape (X, by_step)
+    sum = ReduceSum <keepdims: int = 0> (currents, zero)
+    total = Reshape (sum, by_sample)
+    gain = Div (levels, threshold)
+    scaled = Mul (total, gain)
+    shifted = Add (scaled, phi)
+    row = Constant <value_ints: ints = [1, -1]> ()
+    u = Reshape (shifted, row)
+    first = Constant <value_int: int = 1> ()
+    steps_out_int = Constant <value_int: int = @steps_out> ()
+    end = Add (steps_out_int, first)
+    steps = Range (first, end, first)
+    column = Constant <value_ints: ints = [-1, 1]> ()
+    step_column = Reshape (steps, column)
+    t = CastLike (step_column, X)
+    fires = GreaterOrEqual (u, t)
+    spikes = CastLike (fires, X)
+    train = Reshape (spikes, by_sample)
+    unit = Div (threshold, levels)
+    Y = Mul (train, unit)
+    """,
+)
