@@ -1,0 +1,235 @@
+"""Running a spiking network in onnxruntime, with native or NumPy kernels, and looking at its spikes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from pascalc.errors import CompileError
+from pascalc.ops import DOMAIN, OPERATORS
+from pascalc.runtime.kernels import Events
+from pascalc.runtime.register import Recording, recording, register
+
+Array = NDArray[Any]
+
+_EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
+
+
+def session_options(*, threads: int | None = None) -> ort.SessionOptions:
+    """Options for an onnxruntime session of your own whose neurons run on the NumPy kernels.
+
+    A kernel cannot raise from inside onnxruntime. In :class:`InferenceSession` its error is raised after the run; in
+    a session of your own it is printed on stderr and the neuron's output is NaN.
+
+    Args:
+        threads: threads of onnxruntime's own kernels; by default one for each core.
+    """
+    options = _options(threads)
+    options.register_custom_ops_library(register())
+    return options
+
+
+def _options(threads: int | None) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+@dataclass(frozen=True)
+class _Neuron:
+    """A neuron node: how to name its output, and how to read it."""
+
+    label: str
+    output: str
+    threshold: str
+    levels: int
+    steps_out: int | None
+
+
+class InferenceSession:
+    """A network in onnxruntime, on the CPU.
+
+    Args:
+        model: the path of an ONNX file, or the bytes of one.
+        kernels: "native" runs the neurons' function bodies on onnxruntime's own kernels, multi-threaded, without any
+            library; "numpy" runs the NumPy kernels through the custom-op library.
+        staged: run the neurons step by step and count their events; with NumPy kernels only. The closed form, which
+            is the default, cannot know them.
+        threads: threads of onnxruntime's own kernels; by default one for each core.
+
+    Sessions may run in several Python threads at a time, also one session.
+
+    Raises:
+        CompileError: the file cannot be read, is no valid ONNX, or uses an operator that onnxruntime lacks.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        kernels: Literal["native", "numpy"] = "native",
+        *,
+        staged: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        if kernels not in ("native", "numpy"):
+            raise CompileError(f"kernels must be 'native' or 'numpy', not {kernels!r}")
+        if staged and kernels == "native":
+            raise CompileError("native kernels do not run step by step", hint="Ask for kernels='numpy'.")
+        self._model = model if isinstance(model, bytes) else Path(model)
+        self._kernels = kernels
+        self._staged = staged
+        self._threads = threads
+        self._events: dict[str, Events] = {}
+        self._lock = threading.Lock()
+        self._session = self._open(model if isinstance(model, bytes) else os.fspath(model))
+
+    @property
+    def inputs(self) -> list[ort.NodeArg]:
+        """The network's inputs, each with ``name``, ``shape`` and ``type``."""
+        return list(self._session.get_inputs())
+
+    @property
+    def outputs(self) -> list[ort.NodeArg]:
+        """The network's outputs, each with ``name``, ``shape`` and ``type``."""
+        return list(self._session.get_outputs())
+
+    @property
+    def events(self) -> dict[str, Events]:
+        """By neuron, the events of all :meth:`run` and :meth:`trace` calls so far; empty unless ``staged``."""
+        with self._lock:
+            return dict(self._events)
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+        """Runs the network.
+
+        Args:
+            output_names: the outputs wanted; None for all.
+            feeds: an array for every input name.
+
+        Raises:
+            CompileError: the feeds do not fit the inputs, or a neuron cannot be computed; it is named.
+        """
+        return self._run(self._session, output_names, feeds)
+
+    def trace(self, feeds: Mapping[str, Array], names: Sequence[str] | None = None) -> dict[str, Array]:
+        """Runs the network and gives what its neurons sent, by label.
+
+        Args:
+            feeds: an array for every input name.
+            names: the labels of the neurons wanted; None for all.
+
+        Returns:
+            For a neuron with time steps its spike train, int8 ``[steps_out, N, d...]``: 1 (or -1, for neuron models
+            that send negative spikes) where it spikes, else 0. For a QCFS its levels, int32 ``[N, d...]``.
+
+        Raises:
+            CompileError: as :meth:`run`; or a name is that of no neuron, or of several.
+        """
+        wanted = list(self._neurons) if names is None else list(names)
+        for name in wanted:
+            if name not in self._neurons:
+                raise CompileError(
+                    "there is no such neuron", node=name, file=self._file, hint=f"There are {', '.join(self._neurons)}."
+                )
+        chosen = [self._neurons[name] for name in wanted]
+        fetches = list(dict.fromkeys(tensor for neuron in chosen for tensor in _tensors(neuron)))
+        values = dict(zip(fetches, self._run(self._traced, fetches, feeds), strict=True))
+        return {neuron.label: _spikes(neuron, values) for neuron in chosen}
+
+    @property
+    def _file(self) -> Path | None:
+        return None if isinstance(self._model, bytes) else self._model
+
+    def _open(self, model: str | bytes, folder: Path | None = None) -> ort.InferenceSession:
+        """A session on the model. ``folder`` holds the external data of a model given as bytes."""
+        options = session_options(threads=self._threads) if self._kernels == "numpy" else _options(self._threads)
+        options.log_severity_level = 4  # its errors become exceptions here
+        if folder is not None:
+            options.add_session_config_entry(_EXTERNAL_DATA, os.fspath(folder))
+        try:
+            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise CompileError(f"onnxruntime cannot load the model: {_message(error)}", file=self._file) from error
+
+    def _run(
+        self, session: ort.InferenceSession, output_names: Sequence[str] | None, feeds: Mapping[str, Array]
+    ) -> list[Array]:
+        record = Recording(self._staged)
+        try:
+            with recording(record):
+                outputs: list[Array] = session.run(output_names, dict(feeds))
+        except Exception as error:
+            record.raise_error()
+            raise CompileError(f"onnxruntime cannot run the model: {_message(error)}", file=self._file) from error
+        record.raise_error()
+        with self._lock:
+            for label, events in record.events.items():
+                self._events[label] = self._events.get(label, Events()) + events
+        return outputs
+
+    @cached_property
+    def _neurons(self) -> dict[str, _Neuron]:
+        """The neuron nodes of the main graph, by label."""
+        neurons: dict[str, _Neuron] = {}
+        for node in self._graph.node:
+            if node.domain != DOMAIN or node.op_type not in OPERATORS:
+                continue
+            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            if "label" not in attributes:
+                continue
+            label = attributes["label"].decode()
+            if label in neurons:
+                raise CompileError("two neurons have this label", node=label, file=self._file)
+            neurons[label] = _Neuron(
+                label, node.output[0], node.input[1], attributes["levels"], attributes.get("steps_out")
+            )
+        return neurons
+
+    @cached_property
+    def _graph(self) -> onnx.GraphProto:
+        return onnx.load_from_string(self._bytes()).graph
+
+    def _bytes(self) -> bytes:
+        return self._model if isinstance(self._model, bytes) else self._model.read_bytes()
+
+    @cached_property
+    def _traced(self) -> ort.InferenceSession:
+        """A second session, with the tensors that :meth:`trace` reads as further outputs."""
+        present = {output.name for output in self._graph.output}
+        added = dict.fromkeys(tensor for neuron in self._neurons.values() for tensor in _tensors(neuron))
+        # Serialised messages that follow each other merge, and repeated fields add up: no need to rebuild the model.
+        more = onnx.ModelProto()
+        for tensor in added:
+            if tensor not in present:
+                more.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+        return self._open(self._bytes() + more.SerializeToString(), None if self._file is None else self._file.parent)
+
+
+def _tensors(neuron: _Neuron) -> list[str]:
+    """The tensors that a neuron's train is read from."""
+    return [neuron.output] if neuron.steps_out is not None else [neuron.output, neuron.threshold]
+
+
+def _spikes(neuron: _Neuron, values: Mapping[str, Array]) -> Array:
+    """A neuron's train, or its levels, from the tensors that hold them."""
+    y = values[neuron.output]
+    if neuron.steps_out is not None:
+        return np.sign(y).astype(np.int8).reshape(neuron.steps_out, -1, *y.shape[1:])
+    unit = values[neuron.threshold] / np.float32(neuron.levels)
+    return np.rint(y / unit).astype(np.int32)
+
+
+def _message(error: BaseException) -> str:
+    """The first line of an error of onnxruntime, without its prefix."""
+    return str(error).rpartition("[ONNXRuntimeError] : ")[2].partition("\n")[0]
