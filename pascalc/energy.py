@@ -1,0 +1,302 @@
+"""Effective time steps and energy of a PASC network, from numbers of its layers.
+
+Two estimators, each with its own functions and its own label in the results. Their figures answer different questions
+and must not share a column.
+
+"paper" is PASCAL (Ramesh & Srinivasan 2025), section 4.2 and appendix A.4. A PASC neuron of L levels makes 5L - 2
+operations (3L - 1 resets and 2L - 1 counter updates) where an integrate-and-fire neuron makes L, and a
+synapse one accumulate a spike. With SpikeRate the spikes that an input of the layer emits over all steps together:
+
+    r'    = 1 / (C_in K_h K_w SpikeRate)                neurons an accumulate; 1 / (C_in SpikeRate) for a linear layer
+    r_E   = (1 + (5L - 2) r') / (1 + L r')              the cost of a PASC layer over that of an IF layer
+    T_eff = mean over the layers of r_E L               T_norm: the same with one L for all layers
+    E_ANN / E_SNN = E_mac / (c E_mac + (1 - c) b E_add) b the mean SpikeRate, c the share of MACs with analog input
+
+It assumes SpikeRate = 0.75 in T_eff, and leaves the neurons' own operations and the scaling of spikes by their
+threshold out of the energy.
+
+"full" is ours. It counts operations for the steps that actually arrive, which is what layerwise L needs, takes each
+layer's measured SpikeRate, and adds to the energy what the paper leaves out. Neither estimator knows of memory traffic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pascalc.errors import CompileError
+
+Estimator = Literal["paper", "full"]
+
+ASSUMED_SPIKE_RATE = 0.75
+"""Spikes a neuron emits over all steps, as PASCAL assumes it for every layer in T_eff (appendix A.4)."""
+
+
+@dataclass(frozen=True)
+class OperationEnergy:
+    """The energy of arithmetic in one number format, in pJ an operation."""
+
+    name: str
+    multiply: float
+    add: float
+
+    @property
+    def mac(self) -> float:
+        """One multiplication and one addition, in pJ."""
+        return self.multiply + self.add
+
+
+FP32 = OperationEnergy("FP32", multiply=3.7, add=0.9)
+"""float32 in 45 nm at 0.9 V: M. Horowitz, "Computing's energy problem", ISSCC 2014. A MAC is 4.6 pJ."""
+INT8 = OperationEnergy("INT8", multiply=0.2, add=0.03)
+"""8-bit integers in 45 nm at 0.9 V: the same source. A MAC is 0.23 pJ."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One linear layer (Conv, Gemm, ...) and the PASC neurons that it feeds; all numbers are for one sample.
+
+    Attributes:
+        name: the layer's name.
+        fan_in: inputs of one output: C_in * K_h * K_w of a convolution (C_in of a group), C_in of a linear layer.
+        macs: multiply-accumulates of the layer in the source ANN.
+        neurons: neurons that the layer feeds; 0 where it feeds none, as the classifier.
+        levels: L of these neurons.
+        steps_in: time steps of the current that they receive; 1 where it is analog.
+        spike_rate: spikes that an input of the layer emits over all steps together, on average, in 0..steps_in. It
+            may exceed 1. None where the layer's input is analog, which makes its operations MACs.
+        folded: whether the threshold of the incoming spikes is folded into the weights, so that a spike is 1.
+
+    Raises:
+        CompileError: a number outside its range.
+    """
+
+    name: str
+    fan_in: int
+    macs: int
+    neurons: int
+    levels: int
+    steps_in: int
+    spike_rate: float | None
+    folded: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.fan_in, self.macs, self.levels, self.steps_in) < 1 or self.neurons < 0:
+            raise CompileError(
+                "fan-in, MACs, levels and steps of a layer must be at least 1, and neurons at least 0", node=self.name
+            )
+        if self.spike_rate is not None and not 0 <= self.spike_rate <= self.steps_in:
+            raise CompileError(
+                f"A train of {self.steps_in} steps cannot have {self.spike_rate} spikes a neuron", node=self.name
+            )
+
+
+def resets(levels: int, steps_in: int) -> int:
+    """Membrane updates of one PASC neuron: T_in + max(T_in, L) - 1 + L, which is 3L - 1 for T_in = L.
+
+    The count for T_in = L is the paper's; that for other T_in is ours, of the same three stages.
+    """
+    return steps_in + max(steps_in, levels) - 1 + levels
+
+
+def counter_updates(levels: int, steps_in: int) -> int:
+    """Spike counter updates of one PASC neuron: T_in + max(T_in, L) - 1, which is 2L - 1 for T_in = L.
+
+    The count for T_in = L is the paper's; that for other T_in is ours, of the first two stages.
+    """
+    return steps_in + max(steps_in, levels) - 1
+
+
+def neuron_operations(levels: int, steps_in: int) -> int:
+    """Operations of one PASC neuron, resets and counter updates: 5L - 2 for T_in = L (PASCAL, appendix A.4)."""
+    return resets(levels, steps_in) + counter_updates(levels, steps_in)
+
+
+def neurons_per_accumulate(fan_in: int, spike_rate: float) -> float:
+    """r' = 1 / (fan_in * SpikeRate) (PASCAL, section 4.2); infinity where nothing spikes.
+
+    Args:
+        fan_in: as in `Layer`.
+        spike_rate: spikes that an input emits over all steps together.
+    """
+    return math.inf if spike_rate == 0 else 1 / (fan_in * spike_rate)
+
+
+def relative_cost(fan_in: int, levels: int, spike_rate: float, operations: int) -> float:
+    """r_E = (1 + operations r') / (1 + L r'): a PASC layer's cost over that of an IF layer (PASCAL, section 4.2).
+
+    Computed as (1/r' + operations) / (1/r' + L), so that an input that never spikes is no special case.
+
+    Args:
+        fan_in: as in `Layer`.
+        levels: L.
+        spike_rate: spikes that an input emits over all steps together.
+        operations: those of one PASC neuron; 5L - 2 in the paper.
+    """
+    accumulates = fan_in * spike_rate
+    return (accumulates + operations) / (accumulates + levels)
+
+
+@dataclass(frozen=True)
+class EffectiveSteps:
+    """Effective time steps by one estimator.
+
+    Attributes:
+        estimator: "paper" or "full".
+        layers: r_E * L of each layer.
+    """
+
+    estimator: Estimator
+    layers: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """T_eff: the mean over the layers."""
+        return math.fsum(self.layers) / len(self.layers)
+
+
+def effective_steps_paper(layers: Sequence[Layer], spike_rate: float = ASSUMED_SPIKE_RATE) -> EffectiveSteps:
+    """T_eff of PASCAL, section 4.2: the mean of r_E * L, with 5L - 2 neuron operations and one SpikeRate for all.
+
+    Args:
+        layers: the layers to average over; `fan_in` and `levels` count. The paper's figure for VGG-16 on ImageNet
+            includes the classifier.
+        spike_rate: spikes that an input emits over all steps together; the paper assumes 0.75.
+
+    Raises:
+        CompileError: no layers, or a spike rate that is not positive.
+    """
+    _require(layers)
+    if not spike_rate > 0:
+        raise CompileError(f"The spike rate must be positive; got {spike_rate}")
+    ratios = [relative_cost(x.fan_in, x.levels, spike_rate, neuron_operations(x.levels, x.levels)) for x in layers]
+    return EffectiveSteps("paper", tuple(r * x.levels for r, x in zip(ratios, layers, strict=True)))
+
+
+def normalised_steps_paper(
+    layers: Sequence[Layer], levels: int, spike_rate: float = ASSUMED_SPIKE_RATE
+) -> EffectiveSteps:
+    """T_norm of PASCAL, section 4.2: T_eff of the network with `levels` levels in every layer.
+
+    Raises:
+        CompileError: as `effective_steps_paper`; levels below 1.
+    """
+    return effective_steps_paper([replace(layer, levels=levels) for layer in layers], spike_rate)
+
+
+def effective_steps_full(layers: Sequence[Layer]) -> EffectiveSteps:
+    """T_eff with each layer's own steps in and measured spike rate (ours).
+
+    An analog input counts as a rate of 1: each of the fan_in inputs is used once.
+
+    Args:
+        layers: the layers to average over, which are those with neurons.
+
+    Raises:
+        CompileError: no layers.
+    """
+    _require(layers)
+    rates = [1.0 if x.spike_rate is None else x.spike_rate for x in layers]
+    ratios = [
+        relative_cost(x.fan_in, x.levels, rate, neuron_operations(x.levels, x.steps_in))
+        for x, rate in zip(layers, rates, strict=True)
+    ]
+    return EffectiveSteps("full", tuple(r * x.levels for r, x in zip(ratios, layers, strict=True)))
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The energy of one inference by one estimator, in pJ.
+
+    Attributes:
+        estimator: "paper" or "full".
+        operations: the name of the number format, such as "FP32".
+        ann: the source ANN: a MAC for each synapse. Its activations are left out.
+        analog: the SNN's layers with analog input: MACs.
+        synapses: the SNN's other layers: an addition for each spike at each synapse.
+        neurons: resets and counter updates, an addition each; 0 in the paper's estimator.
+        scaling: multiplications of accumulated spikes by their threshold; 0 in the paper's estimator.
+    """
+
+    estimator: Estimator
+    operations: str
+    ann: float
+    analog: float
+    synapses: float
+    neurons: float
+    scaling: float
+
+    @property
+    def snn(self) -> float:
+        """The whole spiking network, in pJ."""
+        return self.analog + self.synapses + self.neurons + self.scaling
+
+    @property
+    def ratio(self) -> float:
+        """E_ANN / E_SNN: how many times less the SNN needs."""
+        return self.ann / self.snn
+
+
+def energy_paper(layers: Sequence[Layer], cost: OperationEnergy, spike_rate: float | None = None) -> Energy:
+    """The energy by PASCAL's formula, appendix A.4: E_mac / (c E_mac + (1 - c) b E_add), times E_mac and all MACs.
+
+    Args:
+        layers: all linear layers of the network; `macs` and which inputs are analog count.
+        cost: the energy of an operation.
+        spike_rate: b. Default: the mean of the measured rates over the layers with spiking input.
+
+    Raises:
+        CompileError: no layers; a negative spike rate; none given, and no layer has one.
+    """
+    _require(layers)
+    rates = [layer.spike_rate for layer in layers if layer.spike_rate is not None]
+    if spike_rate is None:
+        if not rates:
+            raise CompileError("The mean spike rate is not defined: no layer has spiking input")
+        spike_rate = math.fsum(rates) / len(rates)
+    if not spike_rate >= 0:
+        raise CompileError(f"The spike rate must not be negative; got {spike_rate}")
+    analog = sum(layer.macs for layer in layers if layer.spike_rate is None)
+    spiking = sum(layer.macs for layer in layers if layer.spike_rate is not None)
+    return Energy(
+        estimator="paper",
+        operations=cost.name,
+        ann=(analog + spiking) * cost.mac,
+        analog=analog * cost.mac,
+        synapses=spiking * spike_rate * cost.add,
+        neurons=0.0,
+        scaling=0.0,
+    )
+
+
+def energy_full(layers: Sequence[Layer], cost: OperationEnergy) -> Energy:
+    """The energy with each layer's own spike rate, its neurons, and the scaling by thresholds (ours).
+
+    A neuron makes `neuron_operations(levels, steps_in)` additions. Where the threshold of incoming spikes is not folded
+    into the weights, each of the layer's macs / fan_in outputs is multiplied by it once in each step.
+
+    Args:
+        layers: all linear layers of the network.
+        cost: the energy of an operation.
+
+    Raises:
+        CompileError: no layers.
+    """
+    _require(layers)
+    spiking = [(layer, layer.spike_rate) for layer in layers if layer.spike_rate is not None]
+    return Energy(
+        estimator="full",
+        operations=cost.name,
+        ann=sum(layer.macs for layer in layers) * cost.mac,
+        analog=sum(layer.macs for layer in layers if layer.spike_rate is None) * cost.mac,
+        synapses=math.fsum(layer.macs * rate for layer, rate in spiking) * cost.add,
+        neurons=sum(layer.neurons * neuron_operations(layer.levels, layer.steps_in) for layer in layers) * cost.add,
+        scaling=math.fsum(x.macs / x.fan_in * x.steps_in for x, _ in spiking if not x.folded) * cost.multiply,
+    )
+
+
+def _require(layers: Sequence[Layer]) -> None:
+    if not layers:
+        raise CompileError("The network has no layers to estimate")

@@ -1,0 +1,63 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from pascalc.errors import CompileError
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write the chunks to a temporary file beside ``path`` and move it there once it is complete and on disk.
+
+    Raises:
+        CompileError: the folder is missing or not writable, the disk is full, ``path`` is a directory. Nothing is
+            left behind, and a file that was at ``path`` before is untouched.
+    """
+    temporary = None
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "Is a directory")
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise CompileError(
+            f"the output cannot be written: {error.strerror or error}",
+            file=path,
+            hint="Nothing was written; choose a writable place with enough room (-o OUT).",
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_bytes(path: Path) -> bytes:
+    """The contents of a file.
+
+    Raises:
+        CompileError: there is no such file, it is a directory, empty or not readable.
+    """
+    try:
+        if path.is_dir():
+            raise CompileError("this is a directory, not an ONNX file", file=path, hint="Name the .onnx file inside it.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise CompileError(f"the file cannot be read: {error.strerror or error}", file=path) from error
+    if not data:
+        raise CompileError("the file is empty", file=path, hint="Export or download the model again.")
+    return data

@@ -1,0 +1,136 @@
+"""Linear layers: their weights and biases by channel, and the edits that scale them.
+
+A layer's weight is edited only through here, and always by putting a new initializer in its place.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from pascalc.ops import DOMAIN
+from pascalc.graph import BATCH, Array, Model, has_tensor, is_constant, is_operator, producer, set_input
+
+#: The operators with a weight, and where the bias of each lies.
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+Scale = NDArray[np.float64]
+
+
+def is_layer(node: gs.Node | None) -> bool:
+    """Whether the node is a linear layer: data in input 0, a weight of its own (not shared) in input 1."""
+    if node is None or not is_operator(node, *LAYERS) or not has_tensor(node, 1):
+        return False
+    weight = node.inputs[1]
+    if not is_constant(weight) or is_constant(node.inputs[0]):
+        return False
+    if is_operator(node, "Gemm") and node.attrs.get("transA", 0):
+        return False
+    return not is_operator(node, "MatMul") or len(weight.shape) == 2
+
+
+def owns_weight(node: gs.Node) -> bool:
+    """Whether no other node uses the layer's weight."""
+    return len(node.inputs[1].outputs) == 1
+
+
+def output_channels(node: gs.Node) -> int:
+    """The number of output channels of a layer."""
+    weight = node.inputs[1].shape
+    if is_operator(node, "ConvTranspose"):
+        return int(weight[1] * node.attrs.get("group", 1))
+    return int(weight[0] if is_operator(node, "Conv") or node.attrs.get("transB", 0) else weight[1])
+
+
+def scale_layer(model: Model, node: gs.Node, outputs: Scale | None = None, inputs: Scale | None = None) -> None:
+    """Multiply the layer's weight by ``outputs`` (a scalar, or one value an output channel; the bias too) and by
+    ``inputs`` (a scalar, or one value an input channel), each weight rounded once."""
+    weight = node.inputs[1]
+    factor = np.asarray(1.0)
+    if outputs is not None:
+        factor = factor * _along(node, outputs, output=True)
+    if inputs is not None:
+        factor = factor * _along(node, inputs, output=False)
+    values = np.empty_like(weight.values)
+    # in float64, chunk by chunk: the result is rounded once and no float64 copy of the weight is made
+    np.multiply(_grouped(node, weight.values), factor, out=_grouped(node, values), casting="same_kind")
+    set_input(node, 1, model.constant(weight.name, values))
+    if outputs is not None and has_tensor(node, 2):
+        bias = node.inputs[2].values.astype(np.float64) * outputs
+        set_input(node, 2, model.constant(node.inputs[2].name, bias.astype(weight.dtype)))
+
+
+def shift_layer(model: Model, node: gs.Node, shift: Scale) -> None:
+    """Add ``shift``, one value an output channel, to a layer's bias."""
+    if is_operator(node, "Gemm") and has_tensor(node, 2):
+        shift = shift + node.attrs.get("beta", 1.0) * node.inputs[2].values.astype(np.float64)
+    elif has_tensor(node, 2):
+        shift = shift + node.inputs[2].values.astype(np.float64)
+    node.attrs.pop("beta", None)
+    name = node.inputs[2].name if has_tensor(node, 2) else f"{node.inputs[1].name}_bias"
+    set_input(node, 2, model.constant(name, shift.astype(node.inputs[1].dtype)))
+
+
+def _along(node: gs.Node, scale: Scale, output: bool) -> Scale:
+    """The scale, shaped to broadcast against the (grouped) weight."""
+    scale = np.asarray(scale, np.float64)
+    if scale.size == 1:
+        return scale.reshape(())
+    rank = len(node.inputs[1].shape)
+    if is_operator(node, "ConvTranspose"):  # [group, in/group, out/group, ...]
+        group = node.attrs.get("group", 1)
+        shape = (group, 1, -1) if output else (group, -1, 1)
+        return scale.reshape(*shape, *[1] * (rank - 2))
+    if is_operator(node, "Conv"):
+        return scale.reshape(*((-1, 1) if output else (1, -1)), *[1] * (rank - 2))
+    rows_are_outputs = bool(node.attrs.get("transB", 0))
+    return scale.reshape((-1, 1) if rows_are_outputs == output else (1, -1))
+
+
+def _grouped(node: gs.Node, weight: Array) -> Array:
+    if not is_operator(node, "ConvTranspose"):
+        return weight
+    group = node.attrs.get("group", 1)
+    return weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
+
+
+def fan_in(node: gs.Node) -> int:
+    """Products that one output of the layer sums."""
+    weight = node.inputs[1].shape
+    if is_operator(node, "Conv"):
+        return int(prod(weight[1:]))
+    if is_operator(node, "ConvTranspose"):
+        return int(weight[0] // node.attrs.get("group", 1) * prod(weight[2:]))
+    return int(weight[1] if node.attrs.get("transB", 0) else weight[0])
+
+
+def macs(node: gs.Node) -> int | None:
+    """Multiply-accumulates of a layer for one sample; None where shapes are not known."""
+    # Every weight of a ConvTranspose meets every input position once; elsewhere count from the outputs.
+    tensor = node.inputs[0] if is_operator(node, "ConvTranspose") else node.outputs[0]
+    shape = tensor.shape
+    if not shape or not all(isinstance(d, int) for d in shape[1:]):
+        return None
+    if is_operator(node, "ConvTranspose"):
+        return int(prod(shape[1:]) * prod(node.inputs[1].shape[1:]))
+    return int(prod(shape[1:]) * fan_in(node))
+
+
+def nearest_layer(tensor: gs.Tensor) -> gs.Node | None:
+    """The linear layer whose sums reach the tensor through element-wise, pooling and shape operators, if there is
+    exactly one way back."""
+    node = producer(tensor)
+    while node is not None and not is_layer(node):
+        variable = [t for t in node.inputs if not is_constant(t) and not t.is_empty()]
+        if len(variable) != 1 or node.domain == DOMAIN:
+            return None
+        node = producer(variable[0])
+    return node
+
+
+def is_batched(tensor: gs.Tensor) -> bool:
+    """Whether the tensor's first axis is the batch, or the batch times the time steps."""
+    return bool(tensor.shape) and isinstance(tensor.shape[0], str) and tensor.shape[0].endswith(BATCH)

@@ -1,0 +1,396 @@
+"""ONNX files in and out.
+
+Weights never travel through onnx's own passes: on the way in, everything above a few kilobytes is taken out of the
+ModelProto as NumPy arrays, and the *skeleton* that is left (the big weights as typed graph inputs) is what the
+checker, the version converter and shape inference see. On the way out the file is written as a stream, one weight at
+a time. So time and memory stay near those of a plain load and save.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import google.protobuf.message
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx.numpy_helper
+import onnx.version_converter
+import onnx_graphsurgeon as gs
+
+from pascalc import ops
+from pascalc.errors import CompileError
+from pascalc.files import read_bytes, write_atomically
+from pascalc.graph import Array, Model
+
+#: Weights of more bytes than this stay out of the skeleton.
+_DETACH_ABOVE = 4096
+#: protobuf cannot hold a message of 2 GiB; larger models keep their weights in a file beside them.
+_MESSAGE_LIMIT = 2**31 - 2**20
+
+_TENSOR = onnx.TensorProto
+M = TypeVar("M", bound=google.protobuf.message.Message)
+
+
+def load(path: str | Path) -> Model:
+    """Read an ONNX file.
+
+    Opsets older than the function bodies need are converted, model-local functions inlined, ``Constant`` nodes made
+    initializers, and initializers that are also inputs made plain constants.
+
+    Raises:
+        CompileError: the file is missing, empty, not an ONNX model, truncated, inconsistent, of an opset that cannot
+            be converted, or refers to external data that is missing or outside the model's folder.
+    """
+    path = Path(path)
+    data = read_bytes(path)
+    model = _parse(data, path)
+    digest = hashlib.sha256(data).hexdigest()
+    del data
+    weights = _detach(model, path)
+    # Parsing the skeleton anew lets go of the arena that held the weights.
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model = _modernise(model, path)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise CompileError(f"this is not a valid ONNX model: {_first_line(error)}", file=path) from error
+    interface = [v for v in model.graph.input if v.name not in weights]
+    graph = gs.import_onnx(model)
+    for tensor in list(graph.inputs):
+        if tensor.name in weights:
+            tensor.to_constant(weights.pop(tensor.name))
+    graph.inputs[:] = [tensor for tensor in graph.inputs if not isinstance(tensor, gs.Constant)]
+    graph.functions.clear()
+    return Model(
+        graph=graph,
+        opset=_opset(model),
+        ir_version=model.ir_version,
+        interface_inputs=[_copy(v) for v in interface],
+        interface_outputs=[_copy(v) for v in model.graph.output],
+        file=path,
+        digest=digest,
+        metadata={entry.key: entry.value for entry in model.metadata_props},
+    )
+
+
+def skeleton(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """The model as a ModelProto whose big weights are graph inputs, and those weights by name.
+
+    Operators of the domain ``ai.pascalc`` bring their function bodies. The skeleton is a valid model by itself.
+    """
+    graph = model.graph
+    tensors = graph.tensors(check_duplicates=False)
+    weights: dict[str, Array] = {}
+    for tensor in tensors.values():
+        if isinstance(tensor, gs.Constant) and isinstance(tensor._values, np.ndarray):
+            if tensor._values.nbytes > _DETACH_ABOVE:
+                weights[tensor.name] = tensor._values
+    big = [tensor for tensor in tensors.values() if tensor.name in weights]
+    for tensor in big:
+        tensor.to_variable(dtype=weights[tensor.name].dtype, shape=list(weights[tensor.name].shape))
+        tensor.type = "tensor_type"
+    try:
+        proto = gs.export_onnx(graph)
+    finally:
+        for tensor in big:
+            tensor.to_constant(weights[tensor.name])
+    names = {v.name for v in proto.graph.value_info} & set(weights)
+    inputs = [v for v in proto.graph.value_info if v.name in names]
+    rest = [v for v in proto.graph.value_info if v.name not in names]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(rest)
+    del proto.graph.input[:]
+    proto.graph.input.extend([*model.interface_inputs, *inputs])
+    del proto.graph.output[:]
+    proto.graph.output.extend(model.interface_outputs)
+    used = sorted({node.op_type for node in proto.graph.node if node.domain == ops.DOMAIN})
+    del proto.opset_import[:]
+    domains = {node.domain for node in proto.graph.node} - {"", "ai.onnx", ops.DOMAIN}
+    known = {o.domain: o.version for o in graph.import_domains or []}
+    proto.opset_import.extend([onnx.helper.make_opsetid("", model.opset)])
+    proto.opset_import.extend([onnx.helper.make_opsetid(d, known.get(d, 1)) for d in sorted(domains)])
+    if used:
+        proto.opset_import.extend([onnx.helper.make_opsetid(ops.DOMAIN, ops.DOMAIN_VERSION)])
+        proto.functions.extend(ops.OPERATORS[name].function(model.opset) for name in used)
+    proto.ir_version = max(model.ir_version, 8)  # functions came with IR 8
+    proto.producer_name = "pascalc"
+    onnx.helper.set_model_props(proto, model.metadata)
+    return proto, weights
+
+
+def save(model: Model, path: str | Path) -> None:
+    """Write the model as an ONNX file, whole or not at all.
+
+    A model of 2 GiB or more keeps its weights in ``<path>.data`` beside it, as ONNX external data.
+
+    Raises:
+        CompileError: the file cannot be written.
+    """
+    path = Path(path)
+    proto, weights = skeleton(model)
+    if sum(array.nbytes for array in weights.values()) + proto.ByteSize() < _MESSAGE_LIMIT:
+        write_atomically(path, _stream(proto, weights))
+        return
+    data = path.with_name(path.name + ".data")
+    headers, offset = [], 0
+    for name, array in weights.items():
+        header = _header(name, array)
+        header.data_location = _TENSOR.EXTERNAL
+        for key, value in (("location", data.name), ("offset", str(offset)), ("length", str(array.nbytes))):
+            header.external_data.add(key=key, value=value)
+        headers.append(header)
+        offset += array.nbytes
+    write_atomically(data, (_view(array) for array in weights.values()))
+    proto = _without_inputs(proto, weights)
+    proto.graph.initializer.extend(headers)
+    try:
+        write_atomically(path, [proto.SerializeToString()])
+    except CompileError:
+        data.unlink(missing_ok=True)
+        raise
+
+
+def to_bytes(model: Model) -> bytes:
+    """The model as the bytes of an ONNX file, for models below 2 GiB."""
+    proto, weights = skeleton(model)
+    return b"".join(_stream(proto, weights))
+
+
+def _stream(proto: onnx.ModelProto, weights: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
+    # A serialised message is the concatenation of its fields in any order, so GraphProto's weights (field 5) can
+    # follow its other fields, and the graph (field 7 of ModelProto) the model's other fields.
+    proto = _without_inputs(proto, weights)
+    graph = proto.graph.SerializeToString()
+    proto.ClearField("graph")
+    pieces: list[tuple[bytes, Array]] = []
+    length = len(graph)
+    for name, array in weights.items():
+        header = _header(name, array).SerializeToString() + _tag(9, array.nbytes)  # raw_data
+        header = _tag(5, len(header) + array.nbytes) + header
+        pieces.append((header, array))
+        length += len(header) + array.nbytes
+    yield proto.SerializeToString()
+    yield _tag(7, length)
+    yield graph
+    for header, array in pieces:
+        yield header
+        yield _view(array)
+
+
+def _without_inputs(proto: onnx.ModelProto, weights: Mapping[str, Array]) -> onnx.ModelProto:
+    inputs = [v for v in proto.graph.input if v.name not in weights]
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+    return proto
+
+
+def _header(name: str, array: Array) -> onnx.TensorProto:
+    return _TENSOR(name=name, dims=array.shape, data_type=onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
+
+
+def _view(array: Array) -> memoryview:
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _tag(number: int, length: int) -> bytes:
+    out = bytearray([number << 3 | 2])
+    while length >= 0x80:
+        out.append(length & 0x7F | 0x80)
+        length >>= 7
+    out.append(length)
+    return bytes(out)
+
+
+def _parse(data: bytes, path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.ModelProto.FromString(data)
+    except google.protobuf.message.DecodeError as error:
+        raise CompileError(
+            "this is not an ONNX file, or it is truncated", file=path, hint="Export or download the model again."
+        ) from error
+    if not model.HasField("graph") or not model.graph.output or not model.opset_import:
+        raise CompileError(
+            "this is not an ONNX model: it has no graph with outputs, or no opset",
+            file=path,
+            hint="Export or download the model again.",
+        )
+    return model
+
+
+def _detach(model: onnx.ModelProto, path: Path) -> dict[str, Array]:
+    """Take the big weights out; they stay behind as graph inputs of their type."""
+    graph = model.graph
+    _constants_to_initializers(graph)
+    weights: dict[str, Array] = {}
+    small = []
+    seen: set[str] = set()
+    for tensor in graph.initializer:
+        if tensor.name in seen:
+            raise CompileError(f"two initializers are named '{tensor.name}'", file=path)
+        seen.add(tensor.name)
+        array = _values(tensor, path)
+        if array.nbytes > _DETACH_ABOVE:
+            weights[tensor.name] = array
+        else:
+            small.append(onnx.numpy_helper.from_array(np.asarray(array), tensor.name))
+    # Old files list initializers among the inputs; here a tensor is one or the other.
+    inputs = [v for v in graph.input if v.name not in seen]
+    if not inputs and graph.input:
+        raise CompileError("every input of the model is an initializer", file=path)
+    inputs += [
+        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+        for n, a in weights.items()
+    ]
+    inputs = [_copy(v) for v in inputs]
+    del graph.input[:], graph.initializer[:]
+    graph.input.extend(inputs)
+    graph.initializer.extend(small)
+    return weights
+
+
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    kept = []
+    for node in graph.node:
+        array = _constant_value(node) if node.op_type == "Constant" and node.domain in ("", "ai.onnx") else None
+        if array is None:
+            kept.append(node)
+        else:
+            array.name = node.output[0]
+            graph.initializer.append(array)
+    if len(kept) < len(graph.node):
+        kept = [_copy(node) for node in kept]
+        del graph.node[:]
+        graph.node.extend(kept)
+
+
+def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return _copy(attribute.t)
+        if attribute.name in ("value_float", "value_floats"):
+            return onnx.numpy_helper.from_array(np.asarray(onnx.helper.get_attribute_value(attribute), np.float32))
+        if attribute.name in ("value_int", "value_ints"):
+            return onnx.numpy_helper.from_array(np.asarray(onnx.helper.get_attribute_value(attribute), np.int64))
+    return None
+
+
+def _values(tensor: onnx.TensorProto, path: Path) -> Array:
+    """The tensor's values, checked against its dimensions before any memory is taken for them."""
+    if any(d < 0 for d in tensor.dims):
+        raise CompileError("an initializer has a negative dimension", file=path, node=tensor.name)
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    except (KeyError, ValueError) as error:
+        raise CompileError(f"an initializer has the unknown type {tensor.data_type}", file=path, node=tensor.name) from error
+    count = 1
+    for dim in tensor.dims:
+        count *= dim
+    if tensor.data_location == _TENSOR.EXTERNAL:
+        return _external(tensor, dtype, count, path)
+    held = len(tensor.raw_data) // max(dtype.itemsize, 1) if tensor.HasField("raw_data") else None
+    if held is not None and tensor.data_type not in _PACKED and held != count:
+        raise CompileError(
+            f"an initializer of {count} values holds {held}",
+            file=path,
+            node=tensor.name,
+            hint="The file is damaged: export or download the model again.",
+        )
+    try:
+        if held is not None and dtype.kind == "f" and dtype.itemsize >= 4:
+            return np.frombuffer(tensor.raw_data, dtype).reshape(tuple(tensor.dims))
+        return onnx.numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise CompileError(
+            f"an initializer cannot be read: {_first_line(error)}",
+            file=path,
+            node=tensor.name,
+            hint="The file is damaged: export or download the model again.",
+        ) from error
+
+
+#: Types of which several share a byte.
+_PACKED = {getattr(_TENSOR, name) for name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2") if hasattr(_TENSOR, name)}
+
+
+def _external(tensor: onnx.TensorProto, dtype: np.dtype[np.generic], count: int, path: Path) -> Array:
+    """External data, mapped and not read; never a file outside the model's folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    folder = path.parent.resolve()
+    file = (folder / location).resolve()
+    if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
+        raise CompileError(
+            f"the external data '{location}' lies outside the model's folder",
+            file=path,
+            node=tensor.name,
+            hint="Keep external data beside the model.",
+        )
+    if not file.is_file():
+        raise CompileError(
+            f"the external data file '{location}' is missing",
+            file=path,
+            node=tensor.name,
+            hint="Copy it beside the model.",
+        )
+    try:
+        offset = int(entries.get("offset", 0))
+        length = int(entries.get("length", count * dtype.itemsize))
+    except ValueError as error:
+        raise CompileError("the external data has no numeric offset and length", file=path, node=tensor.name) from error
+    size = file.stat().st_size
+    if offset < 0 or length != count * dtype.itemsize or offset + length > size:
+        raise CompileError(
+            f"an initializer of {count * dtype.itemsize} bytes cannot lie at byte {offset} of '{location}' "
+            f"({size} bytes)",
+            file=path,
+            node=tensor.name,
+            hint="The external data file is damaged or of another model.",
+        )
+    if count == 0:
+        return np.zeros(tuple(tensor.dims), dtype)
+    return np.memmap(file, dtype, "r", offset, tuple(tensor.dims))
+
+
+def _modernise(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    version = _opset(model)
+    newest = onnx.defs.onnx_opset_version()
+    if version > newest:
+        raise CompileError(
+            f"opset {version} is newer than the installed onnx knows ({newest})",
+            file=path,
+            hint=f"Export with opset {newest} or older, or upgrade onnx.",
+        )
+    if version < ops.MIN_OPSET:
+        try:
+            model = onnx.version_converter.convert_version(model, ops.MIN_OPSET)
+        except Exception as error:  # the converter raises RuntimeError and its own ConvertError, both with a message
+            raise CompileError(
+                f"opset {version} cannot be converted to {ops.MIN_OPSET}: {_first_line(error)}",
+                file=path,
+                hint=f"Export the model again with opset {ops.MIN_OPSET} or later.",
+            ) from error
+        _constants_to_initializers(model.graph)
+    foreign = [(f.domain, f.name) for f in model.functions if f.domain == ops.DOMAIN]
+    if len(model.functions) > len(foreign):
+        model = onnx.inliner.inline_selected_functions(model, foreign, exclude=True)
+        _constants_to_initializers(model.graph)
+    return model
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _copy(message: M) -> M:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy

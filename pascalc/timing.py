@@ -1,0 +1,390 @@
+"""What a tensor means over time, and what each operator does to that: one table, operator -> rule.
+
+The time axis is folded into the batch, step by step: a train of T steps is ``[T*N, ...]``. So every standard operator
+works unchanged on T*N samples, and unrolling a network in time is an analysis (this module) and a few insertions where
+meanings change (the pass ``unroll-time``).
+
+A rule looks at the types of a node's inputs and decides which types it wants instead, which of its constants are to be
+divided by the number of steps, and what type comes out. An operator without a rule, or one whose rule declines with a
+reason, gets the sums over time and is computed as in the source network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from pascalc import ops
+from pascalc.graph import has_tensor, is_constant
+from pascalc.linear import is_batched
+
+
+@dataclass(frozen=True)
+class TimeType:
+    """What a tensor means over time; ``steps`` is the length of its train (1 where there is none)."""
+
+    @property
+    def steps(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True)
+class Const(TimeType):
+    """Does not depend on the network's input: weights, shapes."""
+
+
+@dataclass(frozen=True)
+class Analog(TimeType):
+    """One real-valued tensor a sample, ``[N, ...]``: the input image, the result of an operator that cannot spike."""
+
+
+@dataclass(frozen=True)
+class Train(TimeType):
+    """``[length*N, ...]``; the sum over time is the source network's tensor."""
+
+    length: int
+
+    @property
+    def steps(self) -> int:
+        return self.length
+
+
+@dataclass(frozen=True)
+class Current(Train):
+    """A real-valued train [PASCAL, Invariant 2]."""
+
+
+@dataclass(frozen=True)
+class Spikes(Train):
+    """A binary train in thermometer code (all spikes first); a spike of channel c has height theta_c/L."""
+
+
+class Declined(Exception):
+    """The operator cannot work on trains here, and why; it is computed on the sums over time."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a node wants on its inputs (in their order), the type of its outputs, and the indices of the additive
+    constants among its inputs that are to be divided by the number of steps."""
+
+    inputs: tuple[TimeType, ...]
+    output: TimeType
+    split: tuple[int, ...] = ()
+
+
+Types = tuple[TimeType, ...]
+Rule = Callable[[gs.Node, Types], Decision]
+
+
+@dataclass(frozen=True)
+class RuleInfo:
+    """A row of the operator table."""
+
+    operator: str
+    kind: str
+    doc: str
+    rule: Rule
+
+
+RULES: dict[str, RuleInfo] = {}
+
+
+def _rule(kind: str, doc: str, *operators: str) -> Callable[[Rule], Rule]:
+    def register(rule: Rule) -> Rule:
+        for operator in operators:
+            RULES[operator] = RuleInfo(operator, kind, doc, rule)
+        return rule
+
+    return register
+
+
+def decide(node: gs.Node, types: Types) -> Decision:
+    """The decision for one node of the source's operators, given the types of its inputs.
+
+    Raises:
+        Declined: the node is to be computed on the sums over time.
+    """
+    if not any(isinstance(t, Train) for t in types):
+        constant = all(isinstance(t, Const) for t in types)
+        return Decision(types, Const() if constant else Analog())
+    info = RULES.get(node.op) if (node.domain or "") == "" else None
+    if info is None:
+        raise Declined(f"{node.op} has no spiking form")
+    if not is_batched(node.outputs[0]):
+        raise Declined("the first axis of its result is not the batch")
+    decision = info.rule(node, types)
+    if not all(is_constant(node.inputs[index]) for index in decision.split):
+        raise Declined("its additive constant is computed")
+    return decision
+
+
+def own_output(node: gs.Node, data: TimeType) -> TimeType:
+    """The type that an operator of the domain ``ai.pascalc`` gives for the type of its input X."""
+    if node.op == ops.PASC_IF.name:
+        return Spikes(node.attrs["steps_out"])
+    if node.op == ops.ALIGN.name and isinstance(data, Train):
+        return replace(data, length=node.attrs["steps_out"])
+    if node.op == ops.SPREAD.name:
+        return Current(node.attrs["steps"])
+    return Analog()  # Accumulate, and QCFS, the neuron of collapsed networks
+
+
+def own_steps_in(node: gs.Node) -> int:
+    """The steps that an operator of the domain ``ai.pascalc`` declares for its input X."""
+    attribute = {ops.PASC_IF.name: "steps_in", ops.ALIGN.name: "steps_in", ops.ACCUMULATE.name: "steps"}.get(node.op)
+    return node.attrs[attribute] if attribute else 1
+
+
+def _data_and_constants(types: Types) -> Train:
+    """The train in input 0, where all else is constant."""
+    data, *rest = types
+    if not isinstance(data, Train) or not all(isinstance(t, Const) for t in rest):
+        raise Declined("it multiplies or indexes by something that depends on the input")
+    return data
+
+
+def _axes(node: gs.Node, index: int | None = None, attribute: str = "axes") -> list[int]:
+    """Axes from an attribute or a constant input, counted from the front."""
+    rank = len(node.inputs[0].shape or ())
+    if index is not None and has_tensor(node, index):
+        axes = _integers(node, index)
+    else:
+        axes = node.attrs.get(attribute, [])
+        axes = [axes] if isinstance(axes, int) else list(axes)
+    if not node.inputs[0].shape and any(a < 0 for a in axes):
+        raise Declined("the rank of its input is not known")
+    return [a + rank if a < 0 else a for a in axes]
+
+
+@_rule("linear", "bias/T in each step", "Conv", "ConvTranspose")
+def _convolution(node: gs.Node, types: Types) -> Decision:
+    data = _data_and_constants(types)
+    return Decision(types, Current(data.steps), (2,) if has_tensor(node, 2) else ())
+
+
+@_rule("linear", "C/T in each step; the data in A, not transposed", "Gemm")
+def _gemm(node: gs.Node, types: Types) -> Decision:
+    data = _data_and_constants(types)
+    if node.attrs.get("transA", 0):
+        raise Declined("it contracts over the batch (transA)")
+    if has_tensor(node, 2) and node.inputs[2].shape and len(node.inputs[2].shape) == 2 and node.inputs[2].shape[0] != 1:
+        raise Declined("its C has a row for every sample")
+    return Decision(types, Current(data.steps), (2,) if has_tensor(node, 2) else ())
+
+
+@_rule("linear", "by a constant matrix, from the left or the right", "MatMul")
+def _matmul(node: gs.Node, types: Types) -> Decision:
+    train = next(i for i, t in enumerate(types) if isinstance(t, Train))
+    if not isinstance(types[1 - train], Const):
+        raise Declined("it is a product of two tensors that depend on the input")
+    data, other = node.inputs[train], node.inputs[1 - train]
+    rank = len(data.shape or ())
+    if rank < (2 if train == 0 else 3) or len(other.shape or ()) > rank:
+        raise Declined("it contracts over the batch or broadcasts against it")
+    if len(other.shape) == rank and rank > 2 and other.shape[0] != 1:
+        raise Declined("its constant has a matrix for every sample")
+    return Decision(types, Current(types[train].steps))
+
+
+@_rule("linear", "zero padding included", "AveragePool", "GlobalAveragePool")
+def _average(node: gs.Node, types: Types) -> Decision:
+    return Decision(types, Current(_data_and_constants(types).steps))
+
+
+@_rule("linear", "over axes other than the batch", "ReduceMean", "ReduceSum")
+def _reduce(node: gs.Node, types: Types) -> Decision:
+    data = _data_and_constants(types)
+    axes = _axes(node, 1)
+    if (not axes and not node.attrs.get("noop_with_empty_axes", 0)) or 0 in axes:
+        raise Declined("it reduces over the batch")
+    return Decision(types, Current(data.steps))
+
+
+@_rule("linear", "by a constant", "Mul", "Div")
+def _scale(node: gs.Node, types: Types) -> Decision:
+    if node.op == "Div" and not isinstance(types[0], Train):
+        raise Declined("it divides by a train")
+    train = next(i for i, t in enumerate(types) if isinstance(t, Train))
+    if not isinstance(types[1 - train], Const):
+        raise Declined("it is a product of two tensors that depend on the input")
+    _check_broadcast(node.inputs[1 - train], node.inputs[train])
+    return Decision(types, Current(types[train].steps))
+
+
+@_rule("linear", "the sign of every step", "Neg")
+def _negate(node: gs.Node, types: Types) -> Decision:
+    return Decision(types, Current(types[0].steps))
+
+
+@_rule("linear", "mean/T and beta/T in each step; gamma and variance as they are", "BatchNormalization")
+def _batch_normalization(node: gs.Node, types: Types) -> Decision:
+    data = _data_and_constants(types)
+    if node.attrs.get("training_mode", 0):
+        raise Declined("in training mode it depends on the batch")
+    return Decision(types, Current(data.steps), (2, 3))
+
+
+@_rule("linear", "nearest keeps spikes; linear gives currents", "Resize", "Upsample")
+def _resize(node: gs.Node, types: Types) -> Decision:
+    data = _data_and_constants(types)
+    shape, out = node.inputs[0].shape, node.outputs[0].shape
+    if len(shape or ()) != len(out or ()) or not is_batched(node.inputs[0]):
+        raise Declined("it resizes the batch")
+    mode = node.attrs.get("mode", "nearest")
+    if mode not in ("nearest", "linear", "cubic"):
+        raise Declined(f"its mode {mode} is not known")
+    if node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise Declined("it extrapolates by a constant")
+    if has_tensor(node, 3):
+        raise Declined("it resizes to fixed sizes, the batch included")
+    return Decision(types, data if mode == "nearest" else Current(data.steps))
+
+
+@_rule("linear", "zeros; other padding values are declined, reflected and edge padding copies", "Pad")
+def _pad(node: gs.Node, types: Types) -> Decision:
+    data = _data_and_constants(types)
+    if has_tensor(node, 3):
+        axes = _axes(node, 3)
+    else:
+        axes = list(range(len(node.inputs[0].shape or ())))
+    pads = _integers(node, 1)
+    if any(axis == 0 and (pads[i] or pads[i + len(axes)]) for i, axis in enumerate(axes)):
+        raise Declined("it pads the batch")
+    if node.attrs.get("mode", "constant") == "constant" and has_tensor(node, 2) and not _is_zero(node.inputs[2]):
+        raise Declined("it pads with a value other than zero")
+    return Decision(types, data)
+
+
+@_rule("per-step monotone", "an OR of spikes in each step; on currents it is computed on the sums", "MaxPool", "GlobalMaxPool")
+def _max_pool(node: gs.Node, types: Types) -> Decision:
+    if not isinstance(types[0], Spikes):
+        raise Declined("the maximum of a sum is not the sum of maxima")
+    if len(node.outputs) > 1 and (node.outputs[1].outputs or not node.outputs[1].is_empty()):
+        raise Declined("the indices of its maxima are used")
+    return Decision(types, types[0])
+
+
+@_rule("join", "trains of unequal T are aligned to the larger by zero steps; Analog/T, Const/T", "Add", "Sub", "Sum")
+def _join(node: gs.Node, types: Types) -> Decision:
+    steps = max(t.steps for t in types)
+    reference = next(i for i, t in enumerate(types) if isinstance(t, Train) and t.steps == steps)
+    wanted: list[TimeType] = []
+    split = []
+    for index, kind in enumerate(types):
+        tensor = node.inputs[index]
+        if isinstance(kind, Const):
+            _check_broadcast(tensor, node.inputs[reference])
+            split.append(index)
+            wanted.append(kind)
+        else:
+            if not is_batched(tensor) or len(tensor.shape) != len(node.inputs[reference].shape or ()):
+                raise Declined("it broadcasts against the batch")
+            wanted.append(_prolonged(kind, steps))
+    return Decision(tuple(wanted), Current(steps), tuple(split))
+
+
+@_rule("join", "over axes other than the batch; spikes stay spikes", "Concat")
+def _concat(node: gs.Node, types: Types) -> Decision:
+    rank = len(node.outputs[0].shape or ())
+    if node.attrs.get("axis", 0) % max(rank, 1) == 0:
+        raise Declined("it concatenates along the batch")
+    if not all(isinstance(t, (Train, Analog)) for t in types) or not all(is_batched(t) for t in node.inputs):
+        raise Declined("it concatenates with a constant")
+    steps = max(t.steps for t in types)
+    spikes = all(isinstance(t, Spikes) for t in types)
+    return Decision(tuple(_prolonged(t, steps) for t in types), Spikes(steps) if spikes else Current(steps))
+
+
+@_rule("shape", "the same type", "Identity", "Dropout")
+def _same(node: gs.Node, types: Types) -> Decision:
+    data = types[0]
+    if len(node.outputs) > 1 and node.outputs[1].outputs:
+        raise Declined("its mask is used")
+    if node.op == "Dropout" and has_tensor(node, 2) and not _is_zero(node.inputs[2]):
+        raise Declined("in training mode it is random")
+    return Decision(types, data)
+
+
+def _is_zero(tensor: gs.Tensor) -> bool:
+    return is_constant(tensor) and not np.any(tensor.values)
+
+
+@_rule("shape", "samples stay whole: axis 1", "Flatten")
+def _flatten(node: gs.Node, types: Types) -> Decision:
+    rank = len(node.inputs[0].shape or ())
+    if node.attrs.get("axis", 1) not in (1, 1 - rank):
+        raise Declined("it flattens more than a sample")
+    return Decision(types, types[0])
+
+
+@_rule("shape", "samples stay whole; a baked-in or computed batch size was replaced by infer-shapes", "Reshape")
+def _reshape(node: gs.Node, types: Types) -> Decision:
+    data = _data_and_constants(types)
+    target = _integers(node, 1)
+    whole = is_batched(node.inputs[0]) and is_batched(node.outputs[0])
+    copies = bool(target) and target[0] == 0 and not node.attrs.get("allowzero", 0)
+    if not whole or not (copies or (target and target[0] == -1)):
+        raise Declined("it moves values between the samples of a batch, or has a batch size baked in")
+    return Decision(types, data)
+
+
+@_rule("shape", "the batch stays in front", "Transpose")
+def _transpose(node: gs.Node, types: Types) -> Decision:
+    rank = len(node.inputs[0].shape or ())
+    if list(node.attrs.get("perm", range(rank - 1, -1, -1)))[:1] != [0]:
+        raise Declined("it moves the batch axis")
+    return Decision(types, types[0])
+
+
+@_rule("shape", "axes other than the batch", "Squeeze", "Unsqueeze")
+def _squeeze(node: gs.Node, types: Types) -> Decision:
+    data = _data_and_constants(types)
+    if not is_batched(node.inputs[0]):
+        raise Declined("the first axis of its input is not the batch")
+    if node.op == "Squeeze" and not has_tensor(node, 1):
+        raise Declined("it may squeeze the batch")
+    return Decision(types, data)
+
+
+@_rule("shape", "axes other than the batch", "Slice")
+def _slice(node: gs.Node, types: Types) -> Decision:
+    data = _data_and_constants(types)
+    if not has_tensor(node, 3) or 0 in _axes(node, 3):
+        raise Declined("it slices the batch")
+    return Decision(types, data)
+
+
+@_rule("shape", "axes other than the batch", "Split", "Gather")
+def _split(node: gs.Node, types: Types) -> Decision:
+    data = _data_and_constants(types)
+    if 0 in (_axes(node, attribute="axis") or [0]):
+        raise Declined("it works along the batch")
+    return Decision(types, data)
+
+
+@_rule("shape", "the same type", "DepthToSpace", "SpaceToDepth")
+def _rearrange(node: gs.Node, types: Types) -> Decision:
+    return Decision(types, types[0])
+
+
+def _prolonged(kind: TimeType, steps: int) -> Train:
+    """The type at the length of the longest train: zero steps keep a thermometer code one."""
+    return replace(kind, length=steps) if isinstance(kind, Train) else Current(steps)
+
+
+def _integers(node: gs.Node, index: int) -> list[int]:
+    """The values of a constant input."""
+    if not is_constant(node.inputs[index]):
+        raise Declined(f"its input {index} is computed")
+    return [int(v) for v in np.atleast_1d(node.inputs[index].values)]
+
+
+def _check_broadcast(constant: gs.Tensor, train: gs.Tensor) -> None:
+    """A constant may broadcast against samples, not against the batch."""
+    rank, own = len(train.shape or ()), len(constant.shape or ())
+    if not train.shape or own > rank or (own == rank and constant.shape[0] != 1):
+        raise Declined("its constant has a value for every sample of a batch")

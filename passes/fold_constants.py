@@ -1,0 +1,107 @@
+"""Constant subgraphs become constants.
+
+Exporters leave casts, clamps, transposes and copies of parameters as nodes. What does not depend on the network's input
+is computed here, with onnx's reference evaluator, so that later passes see parameters as values. ``CastLike`` of a
+constant depends on a type alone and folds too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+import onnx
+import onnx.reference
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+
+from pascalc.graph import Array, Model, is_constant, is_operator, sweep
+from pascalc.passes.base import Pass
+from pascalc.passes.infer_shapes import InferShapes
+
+#: A result may be this large, or as large as the inputs, so that a tiny file cannot ask for terabytes.
+_MAX_ELEMENTS = 2**20
+_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+
+
+@dataclass(frozen=True)
+class FoldConstants(Pass):
+    """Compute the nodes that do not depend on the network's input."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"shapes"})
+
+    def run(self, model: Model) -> int:
+        total = 0
+        while True:
+            count, waiting = _fold(model, self.name())
+            total += count
+            if not count or not waiting:
+                break
+            InferShapes().run(model)  # what was folded settles the size of what waits
+        return total
+
+
+def _fold(model: Model, name: str) -> tuple[int, bool]:
+    """Fold what can be folded; returns how many nodes, and whether others wait only for their size."""
+    count, waiting = 0, False
+    for node in list(model.graph.nodes):
+        if not _is_constant(model, node):
+            continue
+        if not _is_bounded(node):
+            waiting = waiting or any(t.shape is None for t in node.outputs)
+            continue
+        values = _evaluate(model, node)
+        if isinstance(values, str):
+            model.note(name, node.name or node.outputs[0].name, f"{node.op} of constants: {values}")
+            continue
+        outputs = list(node.outputs)
+        node.inputs.clear()
+        node.outputs.clear()
+        for tensor, array in zip(outputs, values, strict=True):
+            tensor.to_constant(array)
+        count += 1
+    model.graph.nodes[:] = [node for node in model.graph.nodes if node.outputs]
+    sweep(model)
+    return count, waiting
+
+
+def _is_constant(model: Model, node: gs.Node) -> bool:
+    if (node.domain or "") != "" or node.op in _RANDOM or any(isinstance(v, gs.Graph) for v in node.attrs.values()):
+        return False
+    given = [t for t in node.inputs if not t.is_empty()]
+    if is_operator(node, "CastLike"):
+        given = given[:1]
+        if node.inputs[1].dtype is None:
+            return False
+    if not given or not all(is_constant(t) for t in given):
+        return False
+    return not any(t.is_empty() or model.is_output(t) for t in node.outputs)
+
+
+def _is_bounded(node: gs.Node) -> bool:
+    limit = max(sum(t.values.size for t in node.inputs if is_constant(t)), _MAX_ELEMENTS)
+    return all(
+        t.shape is not None and all(isinstance(d, int) for d in t.shape) and prod(t.shape) <= limit
+        for t in node.outputs
+    )
+
+
+def _evaluate(model: Model, node: gs.Node) -> list[Array] | str:
+    """The node's outputs, or why they cannot be had."""
+    if is_operator(node, "CastLike"):
+        return [np.asarray(node.inputs[0].values).astype(node.inputs[1].dtype)]
+    given = {t.name: t.values for t in node.inputs if not t.is_empty()}
+    graph = onnx.helper.make_graph(
+        [OnnxExporter.export_node(node)],
+        "constant",
+        [onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in given.items()],
+        [onnx.helper.make_empty_tensor_value_info(t.name) for t in node.outputs],
+    )
+    opset = onnx.helper.make_opsetid("", model.opset)
+    evaluator = onnx.reference.ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset]))
+    try:
+        return [np.asarray(values) for values in evaluator.run(None, given)]
+    except Exception as error:  # what the evaluator cannot compute stays a node, with a note
+        return f"{type(error).__name__}: {error}"

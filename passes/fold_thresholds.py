@@ -1,0 +1,116 @@
+"""Thresholds into the weights: theta becomes L, so that a spike is 1 and a synaptic operation a true accumulate.
+
+A neuron fires c = clip(floor(z*L/theta + phi), 0, L) spikes of height theta/L. With z' = z*L/theta computed by the layer
+before (its weights and bias multiplied by L/theta) and the layer behind multiplied by theta/L, the same spikes have
+height 1. Done only where every layer before and behind can take its factor: linear layers with a weight of their own,
+reached through additions, pooling and shape operators alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from pascalc.graph import Model, has_tensor, is_constant, is_operator, is_ours, producer, set_input
+from pascalc.linear import Scale, is_layer, owns_weight, scale_layer
+from pascalc.passes.base import Pass
+
+#: Operators through which a factor per channel passes unchanged, and those through which only a scalar does.
+_CHANNELWISE = ("AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool", "Identity", "Dropout")
+_SHAPES = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "ReduceMean", "ReduceSum")
+
+
+@dataclass(frozen=True)
+class FoldThresholds(Pass):
+    """Scale the layers around a neuron so that its threshold is L and a spike is 1, where all of them can take it."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+
+    def run(self, model: Model) -> int:
+        outputs: dict[int, Scale] = {}
+        inputs: dict[int, Scale] = {}
+        layers: dict[int, gs.Node] = {}
+        count = 0
+        for neuron in model.graph.nodes:
+            if not is_ours(neuron, "QCFS"):
+                continue
+            theta, levels = neuron.inputs[1].values.astype(np.float64), neuron.attrs["levels"]
+            before = _layers_before(model, neuron.inputs[0], theta)
+            behind = _layers_behind(model, neuron.outputs[0], theta)
+            if before is None or behind is None:
+                continue
+            for layer in before:
+                outputs[id(layer)] = (levels / theta).reshape(-1)
+                layers[id(layer)] = layer
+            for layer in behind:
+                inputs[id(layer)] = (theta / levels).reshape(-1)
+                layers[id(layer)] = layer
+            dtype = neuron.inputs[1].dtype
+            set_input(neuron, 1, model.constant(f"{neuron.attrs['label']}/threshold", np.asarray(levels, dtype)))
+            count += 1
+        for key, layer in layers.items():
+            scale_layer(model, layer, outputs.get(key), inputs.get(key))
+        return count
+
+
+def _layers_before(model: Model, tensor: gs.Tensor, theta: Scale) -> list[gs.Node] | None:
+    """The layers whose sum the neuron integrates, or None where one of them cannot be scaled."""
+    node = producer(tensor)
+    if node is None or len(tensor.outputs) != 1 or model.is_output(tensor):
+        return None
+    if is_layer(node):
+        bias_is_own = not has_tensor(node, 2) or is_constant(node.inputs[2])
+        return [node] if owns_weight(node) and bias_is_own and _channels_fit(node, theta) else None
+    if is_operator(node, "Add", "Sub", "Sum"):
+        found: list[gs.Node] = []
+        for operand in node.inputs:
+            layers = None if is_constant(operand) else _layers_before(model, operand, theta)
+            if layers is None:
+                return None
+            found += layers
+        return found
+    passes = _CHANNELWISE if theta.size > 1 else (*_CHANNELWISE, *_SHAPES)
+    return _layers_before(model, node.inputs[0], theta) if is_operator(node, *passes) else None
+
+
+def _layers_behind(model: Model, tensor: gs.Tensor, theta: Scale) -> list[gs.Node] | None:
+    """The layers that the neuron's train reaches, or None where something else uses it too."""
+    if model.is_output(tensor) or not tensor.outputs:
+        return None
+    passes = _CHANNELWISE if theta.size > 1 else (*_CHANNELWISE, *_SHAPES)
+    found: list[gs.Node] = []
+    for node in tensor.outputs:
+        if node.inputs[0] is not tensor or any(t is tensor for t in node.inputs[1:]):
+            return None
+        if is_layer(node):
+            if not owns_weight(node) or not _inputs_fit(node, theta):
+                return None
+            found.append(node)
+        elif is_operator(node, *passes):
+            layers = _layers_behind(model, node.outputs[0], theta)
+            if layers is None:
+                return None
+            found += layers
+        else:
+            return None
+    return found
+
+
+def _channels_fit(node: gs.Node, theta: Scale) -> bool:
+    """Whether thresholds of this shape run along the layer's output channels."""
+    rank = len(node.outputs[0].shape or ())
+    return theta.size == 1 or (theta.ndim == rank - 1 and theta.shape[0] == theta.size and _plain(node, rank))
+
+
+def _inputs_fit(node: gs.Node, theta: Scale) -> bool:
+    rank = len(node.inputs[0].shape or ())
+    return theta.size == 1 or (
+        theta.ndim == rank - 1 and theta.shape[0] == theta.size and _plain(node, rank) and not node.attrs.get("group", 1) > 1
+    )
+
+
+def _plain(node: gs.Node, rank: int) -> bool:
+    return is_operator(node, "Conv", "ConvTranspose") or rank == 2

@@ -1,0 +1,176 @@
+"""Shapes of all tensors, which axis is the batch, and reshapes that no longer depend on it.
+
+Shape inference runs twice, with batch 2 and batch 3. A first axis that came out as 2 and 3 is the batch, a dimension
+that came out the same is static, and anything else mixes batch and sample. This sees through every Shape-Gather-Concat
+chain that exporters write, because with a concrete batch they are constants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+import onnx.shape_inference
+import onnx_graphsurgeon as gs
+
+from pascalc.errors import CompileError
+from pascalc.graph import BATCH, Model, has_tensor, is_constant, is_operator, set_input, sweep
+from pascalc.modelfile import skeleton
+from pascalc.passes.base import Pass
+
+Shape = list[Any] | None
+
+_PROBES = (2, 3)
+_UNSUPPORTED = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
+
+
+@dataclass(frozen=True)
+class InferShapes(Pass):
+    """Infer all shapes, find the batch axis, and free reshapes from a baked-in or computed batch size."""
+
+    provides: ClassVar[frozenset[str]] = frozenset({"shapes"})
+
+    def run(self, model: Model) -> int:
+        batched = _batched_inputs(model)
+        rewrites = 0
+        while True:
+            shapes = _probe(model, batched)
+            for tensor in model.graph.tensors().values():
+                if not is_constant(tensor) and tensor.name in shapes:
+                    dtype, tensor.shape = shapes[tensor.name]
+                    tensor.dtype = tensor.dtype if dtype is None else dtype
+            fixed, unbaked = 0, 0
+            for node in model.graph.nodes:
+                if is_operator(node, "Reshape"):
+                    fixed += _fix_computed(model, node)
+                    unbaked += _fix_baked(model, node)
+            rewrites += fixed + unbaked
+            if not unbaked:  # a reshape freed of its batch changes the shapes behind it
+                break
+        sweep(model)
+        return rewrites
+
+
+def _batched_inputs(model: Model) -> set[str]:
+    """The inputs whose first axis is the batch: all that share the first input's batch dimension."""
+    batched: set[str] = set()
+    first: int | str | None = None
+    for index, value in enumerate(model.interface_inputs):
+        tensor = value.type.tensor_type
+        if not value.type.HasField("tensor_type"):
+            raise CompileError("an input is not a tensor", file=model.file, node=value.name)
+        if tensor.elem_type in _UNSUPPORTED:
+            raise CompileError(
+                f"the network computes in {_UNSUPPORTED[tensor.elem_type]}, in which a sum of currents cannot be told "
+                "from its neighbours at the half points that decide a spike",
+                file=model.file,
+                node=value.name,
+                hint="Export it in float32.",
+            )
+        if not tensor.HasField("shape"):
+            raise CompileError(
+                "an input has no rank (its number of dimensions is dynamic)",
+                file=model.file,
+                node=value.name,
+                hint="Export with a fixed number of dimensions; their sizes may be dynamic.",
+            )
+        if not tensor.shape.dim:
+            continue
+        dim = tensor.shape.dim[0]
+        size = dim.dim_value if dim.HasField("dim_value") else dim.dim_param
+        first = size if index == 0 else first
+        if isinstance(size, str) or size == first:
+            batched.add(value.name)
+    return batched
+
+
+def _probe(model: Model, batched: set[str]) -> dict[str, tuple[Any, Shape]]:
+    proto, _ = skeleton(model)
+    found = [_infer(proto, batched, batch, model) for batch in _PROBES]
+    merged: dict[str, tuple[Any, Shape]] = {}
+    for name, (dtype, small) in found[0].items():
+        large = found[1].get(name, (None, None))[1]
+        if small is None or large is None or len(small) != len(large):
+            merged[name] = (dtype, None)
+            continue
+        shape: list[Any] = []
+        for axis, sizes in enumerate(zip(small, large, strict=True)):
+            if axis == 0 and sizes == _PROBES:
+                shape.append(BATCH)
+            else:
+                shape.append(sizes[0] if sizes[0] == sizes[1] else None)
+        merged[name] = (dtype, shape)
+    return merged
+
+
+def _infer(proto: onnx.ModelProto, batched: set[str], batch: int, model: Model) -> dict[str, tuple[Any, Shape]]:
+    probe = onnx.ModelProto()
+    probe.CopyFrom(proto)
+    for value in probe.graph.input:
+        if value.name in batched:
+            value.type.tensor_type.shape.dim[0].dim_value = batch
+    for value in probe.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del probe.graph.value_info[:]
+    try:
+        probe = onnx.shape_inference.infer_shapes(probe, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise CompileError(f"the shapes of the network do not fit together: {error}", file=model.file) from error
+    found: dict[str, tuple[Any, Shape]] = {}
+    for value in (*probe.graph.value_info, *probe.graph.input, *probe.graph.output):
+        tensor = value.type.tensor_type
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if tensor.elem_type else None
+        dims = list(tensor.shape.dim) if tensor.HasField("shape") else None
+        found[value.name] = (
+            dtype,
+            None
+            if dims is None
+            else [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in dims],
+        )
+    return found
+
+
+def _sizes(tensor: gs.Tensor) -> list[int] | None:
+    """The static sample dimensions of a tensor whose first axis is the batch."""
+    shape = tensor.shape
+    if not shape or shape[0] != BATCH or not all(isinstance(d, int) and d > 0 for d in shape[1:]):
+        return None
+    return list(shape[1:])
+
+
+def _target(node: gs.Node) -> list[int] | None:
+    return [int(v) for v in node.inputs[1].values] if has_tensor(node, 1) and is_constant(node.inputs[1]) else None
+
+
+def _fix_computed(model: Model, node: gs.Node) -> int:
+    """A reshape whose shape is computed from the batch size, but only moves sample dimensions."""
+    sample, out = _sizes(node.inputs[0]), _sizes(node.outputs[0])
+    if is_constant(node.inputs[1]) or sample is None or out is None or prod(sample) != prod(out):
+        return 0
+    _set_target(model, node, out)
+    return 1
+
+
+def _fix_baked(model: Model, node: gs.Node) -> int:
+    """A reshape to [b, ...] that keeps every sample whole: b was the batch size of the export."""
+    sample, target = _sizes(node.inputs[0]), _target(node)
+    if sample is None or not target or target[0] <= 0:
+        return 0
+    rest = target[1:]
+    declared = model.interface_inputs[0].type.tensor_type.shape.dim[0]
+    if rest.count(-1) == 1 and target[0] == declared.dim_value and 0 not in rest:
+        known = -prod(rest)
+        if prod(sample) % known:
+            return 0
+        rest[rest.index(-1)] = prod(sample) // known
+    if any(d <= 0 for d in rest) or prod(rest) != prod(sample):
+        return 0
+    _set_target(model, node, rest)
+    return 1
+
+
+def _set_target(model: Model, node: gs.Node, sample: list[int]) -> None:
+    set_input(node, 1, model.constant(f"{node.outputs[0].name}_shape", np.array([-1, *sample], np.int64)))

@@ -1,0 +1,355 @@
+"""QCFS activations, found by algebra.
+
+Whatever an exporter or optimiser made of ``theta * clip(floor(z*L/theta + phi)/L, 0, 1)`` [QCFS, Bu et al. 2022], there
+is one Floor in it, and around it only elementwise affine maps and bounds. From the Floor outwards these are collected:
+
+    y = min(max(a*x + b, lo), hi)       before the Floor
+    h = min(max(p*k + q, LO), HI)       behind it, k = floor(y)
+
+``floor(min(max(v, lo), hi)) = min(max(floor(v), floor(lo)), floor(hi))``, so h is QCFS exactly if q = 0, the count is
+bounded by 0 and an integer L, and 0 <= b < 1; then theta = L/a and phi = b. Where p*a is not 1 (an optimiser moved a
+scale into a neighbour) a multiplication by p*a is left behind the neuron. Where to cut the chain is free as well; the
+longest cut that gives p*a = 1 and phi = 1/2 wins, else the shortest that is QCFS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from pascalc import ops
+from pascalc.errors import CompileError
+from pascalc.graph import Model, has_tensor, is_constant, is_operator, is_ours, producer, sort, sweep
+from pascalc.passes.base import Pass
+
+Values = NDArray[np.float64]
+
+MAX_LEVELS = 255
+#: How far the algebra may be off for constants that went through float32 arithmetic a few times.
+_TOLERANCE = 1e-5
+_MAX_CHAIN = 16
+
+
+class _Refusal(Exception):
+    """This is not QCFS, and why."""
+
+
+class _Broken(_Refusal):
+    """This is meant to be QCFS, but its parameters are not valid."""
+
+
+@dataclass(frozen=True)
+class _Bounded:
+    """The function min(max(scale*x + shift, low), high) with scale > 0; every value a scalar or one a channel.
+
+    ``positive`` is False once a scale was zero, negative or NaN; its absolute value (or 1) stands in for it, so that
+    the rest of the form can still be told.
+    """
+
+    scale: Values
+    shift: Values
+    low: Values
+    high: Values
+    positive: bool = True
+
+    @staticmethod
+    def identity() -> _Bounded:
+        return _Bounded(np.asarray(1.0), np.asarray(0.0), np.asarray(-np.inf), np.asarray(np.inf))
+
+    def then(self, step: _Step) -> _Bounded:
+        if step.kind == "scale":
+            usable = np.isfinite(step.value) & (step.value != 0)
+            factor = np.where(usable, np.abs(step.value), 1.0)
+            positive = self.positive and bool(np.all(usable & (step.value > 0)))
+            return _Bounded(*(v * factor for v in (self.scale, self.shift, self.low, self.high)), positive)
+        if step.kind == "shift":
+            return _Bounded(self.scale, *(v + step.value for v in (self.shift, self.low, self.high)), self.positive)
+        bound = np.maximum if step.kind == "low" else np.minimum
+        return replace(self, low=bound(self.low, step.value), high=bound(self.high, step.value))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One elementwise map: ``kind`` is scale, shift, low (a lower bound) or high (an upper bound)."""
+
+    kind: str
+    value: Values
+
+
+@dataclass(frozen=True)
+class _Match:
+    source: gs.Tensor
+    target: gs.Tensor
+    threshold: Values
+    levels: int
+    phi: float
+    rest: Values  # what remains to be multiplied behind the neuron
+
+    @property
+    def rank(self) -> tuple[bool, bool]:
+        """Smaller is better."""
+        return (not np.allclose(self.rest, 1, rtol=_TOLERANCE), self.phi != 0.5)
+
+
+@dataclass(frozen=True)
+class RecogniseQcfs(Pass):
+    """Replace every form of the QCFS activation by one explicit QCFS operator."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"shapes"})
+    provides: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+
+    def run(self, model: Model) -> int:
+        labels: set[str] = set()
+        count = 0
+        for node in list(model.graph.nodes):
+            if is_ours(node, "QCFS"):
+                _check_explicit(model, node, labels)
+                count += 1
+            elif is_operator(node, "Floor"):
+                try:
+                    match = _match(node)
+                except _Broken as error:
+                    raise CompileError(
+                        f"an activation has the form of QCFS, but {error}",
+                        file=model.file,
+                        node=node.name or node.outputs[0].name,
+                        hint="Check the trained thresholds and levels; a larger initial threshold (4 to 8) keeps them "
+                        "positive in training.",
+                    ) from error
+                except _Refusal as error:
+                    model.note(self.name(), node.name or node.outputs[0].name, f"not QCFS: {error}")
+                    continue
+                _replace(model, node, match, labels)
+                count += 1
+        sort(model)
+        sweep(model)
+        return count
+
+
+def _match(floor: gs.Node) -> _Match:
+    """The best way to read the Floor and its surroundings as QCFS."""
+    before, after = _chain_before(floor), _chain_after(floor)
+    best: _Match | None = None
+    refusals: list[_Refusal] = []
+    for length in range(len(before) + len(after) - 1):
+        for behind in range(min(length, len(after) - 1) + 1):
+            ahead = length - behind
+            if ahead >= len(before):
+                continue
+            try:
+                match = _solve(before[: ahead + 1], after[: behind + 1])
+            except _Refusal as error:
+                refusals.append(error)
+                continue
+            # of several cuts that leave nothing behind the neuron the longest, else the shortest
+            if best is None or match.rank < best.rank or (match.rank == best.rank and not match.rank[0]):
+                best = match
+    if best is not None:
+        return best
+    broken = [r for r in refusals if isinstance(r, _Broken)]
+    raise (broken or refusals)[-1]
+
+
+Link = tuple[gs.Tensor, list[_Step]]
+
+
+def _chain_before(floor: gs.Node) -> list[Link]:
+    """The tensors before the Floor, nearest first, each with the steps from it to the next nearer one."""
+    links: list[Link] = [(floor.inputs[0], [])]
+    while len(links) < _MAX_CHAIN:
+        node = producer(links[-1][0])
+        step = _steps(node)
+        if node is None or step is None:
+            break
+        links.append(step)
+    return links
+
+
+def _chain_after(floor: gs.Node) -> list[Link]:
+    """The tensors behind the Floor, nearest first, each with the steps from the next nearer one to it."""
+    links: list[Link] = [(floor.outputs[0], [])]
+    while len(links) < _MAX_CHAIN:
+        tensor = links[-1][0]
+        through = _straight_through(tensor)
+        if through is not None:
+            links.append((through, []))
+            continue
+        if len(tensor.outputs) != 1:
+            break
+        node = tensor.outputs[0]
+        found = _steps(node)
+        if found is None or found[0] is not tensor:
+            break
+        links.append((node.outputs[0], found[1]))
+    return links
+
+
+def _straight_through(tensor: gs.Tensor) -> gs.Tensor | None:
+    """Straight-through estimators by detach leave ``(a - b) + b``, which is a."""
+    for sub in tensor.outputs:
+        if is_operator(sub, "Sub") and sub.inputs[0] is tensor and len(sub.outputs[0].outputs) == 1:
+            add = sub.outputs[0].outputs[0]
+            others = [t for t in add.inputs if t is not sub.outputs[0]]
+            if is_operator(add, "Add") and len(others) == 1 and others[0] is sub.inputs[1]:
+                return add.outputs[0]
+    return None
+
+
+def _steps(node: gs.Node | None) -> Link | None:
+    """The one variable input of an elementwise node and the node's steps; None where it is something else."""
+    if node is None or (node.domain or "") != "":
+        return None
+    if node.op in ("Identity", "Relu", "Clip"):
+        bounds: list[_Step] = [_Step("low", np.asarray(0.0))] if node.op == "Relu" else []
+        for index, kind in ((1, "low"), (2, "high")) if node.op == "Clip" else ():
+            if has_tensor(node, index):
+                if not is_constant(node.inputs[index]):
+                    return None
+                bounds.append(_Step(kind, _number(node.inputs[index])))
+        return node.inputs[0], bounds
+    if node.op not in ("Mul", "Div", "Add", "Sub", "Min", "Max") or len(node.inputs) != 2:
+        return None
+    constants = [t for t in node.inputs if is_constant(t)]
+    variables = [t for t in node.inputs if not is_constant(t)]
+    if len(constants) != 1 or not np.issubdtype(constants[0].dtype, np.floating):
+        return None
+    value, tensor = _number(constants[0]), variables[0]
+    if value.ndim > len(node.outputs[0].shape or ()) or (tensor is node.inputs[1] and node.op in ("Div", "Sub")):
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        step = {
+            "Mul": lambda: _Step("scale", value),
+            "Div": lambda: _Step("scale", 1 / value),
+            "Add": lambda: _Step("shift", value),
+            "Sub": lambda: _Step("shift", -value),
+            "Min": lambda: _Step("high", value),
+            "Max": lambda: _Step("low", value),
+        }[node.op]()
+    return tensor, [step]
+
+
+def _number(tensor: gs.Constant) -> Values:
+    values = np.asarray(tensor.values, np.float64)
+    return values.reshape(()) if values.size == 1 else values
+
+
+def _solve(before: list[Link], after: list[Link]) -> _Match:
+    """Read the chain cut at these lengths as QCFS."""
+    ahead = _Bounded.identity()
+    for _, steps in reversed(before):
+        for step in steps:
+            ahead = ahead.then(step)
+    behind = _Bounded.identity()
+    for _, steps in after:
+        for step in steps:
+            behind = behind.then(step)
+    low = np.maximum(np.floor(ahead.low + _TOLERANCE), (behind.low - behind.shift) / behind.scale)
+    # An upper bound before the shift by b reaches the Floor as L + b, one behind the shift as L.
+    shifted = np.where(_is_integer(ahead.high), ahead.high, ahead.high - ahead.shift)
+    high = np.minimum(shifted, (behind.high - behind.shift) / behind.scale)
+    if not np.all(np.isfinite(low)) or not np.all(np.isfinite(high)):
+        missing = "below" if not np.all(np.isfinite(low)) else "above"
+        raise _Refusal(f"nothing bounds it {missing}")
+    if not np.all(np.abs(behind.shift) <= _TOLERANCE * behind.scale):
+        raise _Refusal("a constant is added behind the Floor, so that level 0 is not zero")
+    if not np.all(np.abs(low) <= _TOLERANCE):
+        raise _Refusal("its lowest level is not zero")
+    levels = np.unique(np.round(high))
+    phi = np.unique(ahead.shift)
+    if phi.size != 1 or not 0 <= phi[0] < 1:
+        raise _Refusal("the shift before the Floor is not one number in [0, 1)")
+    if not (ahead.positive and behind.positive):
+        raise _Broken("its threshold is zero, negative or NaN")
+    if not np.all(_is_integer(high)):
+        raise _Broken(f"its number of levels, {float(np.max(high)):g}, is not an integer")
+    if levels.size != 1:
+        raise _Refusal("its channels have different numbers of levels")
+    if levels[0] < 1:
+        raise _Broken("it has no level above zero")
+    if levels[0] > MAX_LEVELS:
+        raise _Refusal(f"it has {levels[0]:.0f} levels, more than {MAX_LEVELS}")
+    return _Match(
+        source=before[-1][0],
+        target=after[-1][0],
+        threshold=np.asarray(levels[0] / ahead.scale),
+        levels=int(levels[0]),
+        phi=0.5 if abs(phi[0] - 0.5) <= _TOLERANCE else float(phi[0]),
+        rest=np.asarray(behind.scale * ahead.scale),
+    )
+
+
+def _is_integer(values: Values) -> NDArray[np.bool_]:
+    finite = np.where(np.isfinite(values), values, 0.5)
+    return np.asarray(np.abs(finite - np.round(finite)) <= _TOLERANCE * np.maximum(np.abs(finite), 1))
+
+
+def _replace(model: Model, floor: gs.Node, match: _Match, labels: set[str]) -> None:
+    target = match.target
+    label = _unique_label(_scope(floor.name or target.name), labels)
+    dtype = target.dtype
+    threshold = model.constant(f"{label}/threshold", _for_sample(match.threshold, match.source).astype(dtype))
+    target.inputs.clear()
+    out = target
+    if match.rank[0]:
+        out = model.variable(f"{label}/levels", target)
+        scale = model.constant(f"{label}/scale", _for_sample(match.rest, match.source).astype(dtype))
+        model.graph.nodes.append(
+            gs.Node("Mul", model.unique_name(f"{label}/Scale"), inputs=[out, scale], outputs=[target])
+        )
+    model.graph.nodes.append(
+        gs.Node(
+            "QCFS",
+            model.unique_name(f"{label}/QCFS"),
+            attrs={"levels": match.levels, "phi": match.phi, "label": label},
+            inputs=[match.source, threshold],
+            outputs=[out],
+            domain=ops.DOMAIN,
+        )
+    )
+
+
+def _for_sample(values: Values, tensor: gs.Tensor) -> Values:
+    """Per-channel values without the batch axis."""
+    return values[0] if values.ndim == len(tensor.shape or ()) and values.ndim > 0 else values
+
+
+def _scope(name: str) -> str:
+    """'/features/act.1/Floor' is the Floor of the module 'features/act.1'."""
+    scope = name.rpartition("/")[0] if "/" in name else name
+    return scope.strip("/") or name
+
+
+def _unique_label(wanted: str, labels: set[str]) -> str:
+    label, number = wanted, 1
+    while label in labels:
+        number += 1
+        label = f"{wanted}_{number}"
+    labels.add(label)
+    return label
+
+
+def _check_explicit(model: Model, node: gs.Node, labels: set[str]) -> None:
+    name = node.name or node.outputs[0].name
+    levels, phi = node.attrs.get("levels"), node.attrs.get("phi", 0.5)
+    if not isinstance(levels, int) or not 1 <= levels <= MAX_LEVELS:
+        raise CompileError(
+            f"levels of QCFS must be an integer from 1 to {MAX_LEVELS}, not {levels}", file=model.file, node=name
+        )
+    if not isinstance(phi, float) or not 0 <= phi < 1:
+        raise CompileError(f"phi of QCFS must be in [0, 1), not {phi}", file=model.file, node=name)
+    if not has_tensor(node, 1) or not is_constant(node.inputs[1]):
+        raise CompileError("the threshold of QCFS must be an initializer", file=model.file, node=name)
+    threshold = np.asarray(node.inputs[1].values)
+    if not np.all(np.isfinite(threshold)) or not np.all(threshold > 0):
+        raise CompileError(
+            "the threshold of QCFS is zero, negative or NaN",
+            file=model.file,
+            node=name,
+            hint="A larger initial threshold (4 to 8) keeps it positive in training.",
+        )
+    node.attrs["phi"] = phi
+    node.attrs["label"] = _unique_label(node.attrs.get("label") or _scope(name), labels)

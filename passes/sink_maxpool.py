@@ -1,0 +1,51 @@
+"""MaxPool behind the neuron.
+
+QCFS is monotone, so QCFS(max(z)) = max(QCFS(z)): a MaxPool between a linear layer and a neuron computes the same behind
+the neuron. There it works on spikes, where a train is a thermometer code (all spikes first) and the maximum of trains
+is an OR of spikes in every time step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_graphsurgeon as gs
+
+from pascalc.graph import Model, is_operator, is_ours, producer, sort
+from pascalc.passes.base import Pass
+
+
+@dataclass(frozen=True)
+class SinkMaxpool(Pass):
+    """Move a MaxPool that feeds only a neuron behind that neuron."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+
+    def run(self, model: Model) -> int:
+        count = 0
+        for neuron in model.graph.nodes:
+            if not is_ours(neuron, "QCFS"):
+                continue
+            pool = producer(neuron.inputs[0])
+            while is_operator(pool, "MaxPool") and _feeds_only(model, neuron, pool):
+                before, between, after = pool.inputs[0], pool.outputs[0], neuron.outputs[0]
+                pool.inputs[0] = between
+                between.shape = before.shape
+                neuron.inputs[0] = before
+                pool.outputs[0] = after
+                neuron.outputs[0] = between
+                count += 1
+                pool = producer(neuron.inputs[0])
+        sort(model)
+        return count
+
+
+def _feeds_only(model: Model, neuron: gs.Node, pool: gs.Node) -> bool:
+    between = pool.outputs[0]
+    return (
+        len(pool.outputs) == 1
+        and len(between.outputs) == 1
+        and not model.is_output(between)
+        and neuron.inputs[1].values.ndim in (0, len(pool.inputs[0].shape or ()) - 1)
+    )
