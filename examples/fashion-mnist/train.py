@@ -1,0 +1,144 @@
+"""Train one of the example networks with QCFS activations and export it to ONNX.
+
+    python train.py vgg --out vgg.onnx
+    python train.py resnet --out resnet.onnx
+
+An interrupted run goes on from its --checkpoint when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import click
+import torch
+from data import DEBIAN_FOLDER, load
+from networks import NETWORKS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pascalc.train import export, replace_relu
+
+PEAK_RATE = 0.1
+WEIGHT_DECAY = 5e-4
+LABEL_SMOOTHING = 0.1
+INITIAL_THETA = 4.0
+SHIFT = 2
+"""Augmentation: images are shifted by up to this many pixels each way, and mirrored every second time."""
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """A batch ``[N, 1, H, W]``, each image shifted and mirrored at random; the same shape."""
+    n, _, height, width = images.shape
+    background = images.min()
+    padded = F.pad(images - background, (SHIFT,) * 4) + background
+    rows = torch.randint(2 * SHIFT + 1, (n, 1), generator=generator) + torch.arange(height)
+    columns = torch.randint(2 * SHIFT + 1, (n, 1), generator=generator) + torch.arange(width)
+    mirrored = torch.rand(n, 1, generator=generator) < 0.5
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    return padded[torch.arange(n)[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
+    """Weight decay for convolution and linear weights only: it would draw theta, BN and biases to zero."""
+    weights = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    return [{"params": weights, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of the images that the model classifies right, 0 to 1."""
+    model.eval()
+    right = sum(int((model(x).argmax(1) == y).sum()) for x, y in zip(images.split(500), labels.split(500), strict=True))
+    return right / len(labels)
+
+
+@click.command(help="Train a NETWORK with QCFS activations on Fashion-MNIST and write it as ONNX.")
+@click.argument("network", type=click.Choice(list(NETWORKS)))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The ONNX file to write.")
+@click.option("--levels", type=click.IntRange(1, 255), default=4, show_default=True, help="L of every QCFS.")
+@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--data",
+    type=click.Path(exists=True, path_type=Path),
+    default=DEBIAN_FOLDER,
+    show_default=True,
+    help="Folder with the four *-ubyte.gz files.",
+)
+@click.option(
+    "--checkpoint", type=click.Path(dir_okay=False, path_type=Path), help="Written every epoch; resumed from."
+)
+@click.option("--fast", is_flag=True, help="Use torch.compile (needs a C++ compiler) and bfloat16 in training.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: torch's own choice.")
+def main(
+    network: str,
+    out: Path,
+    levels: int,
+    epochs: int,
+    batch: int,
+    seed: int,
+    data: Path,
+    checkpoint: Path | None,
+    fast: bool,
+    threads: int | None,
+) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    images, labels = (torch.from_numpy(array) for array in load(data, "train"))
+    test_images, test_labels = (torch.from_numpy(array) for array in load(data, "t10k"))
+
+    model = NETWORKS[network]()
+    replace_relu(model, levels=levels, theta=INITIAL_THETA)
+    model.to(memory_format=torch.channels_last)
+    steps = len(images) // batch
+    optimizer = torch.optim.SGD(parameter_groups(model), lr=PEAK_RATE, momentum=0.9, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=epochs * steps, pct_start=0.2)
+
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    done = 0
+    if checkpoint is not None and checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        generator.set_state(saved["generator"])
+        done = saved["epochs"]
+
+    step_model = torch.compile(model) if fast else model
+    for epoch in range(done, epochs):
+        start = time.monotonic()
+        model.train()
+        total = 0.0
+        order = torch.randperm(len(images), generator=generator)[: steps * batch]
+        for chosen in order.split(batch):
+            x = augment(images[chosen], generator).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+                logits = step_model(x)
+            loss = F.cross_entropy(logits.float(), labels[chosen], label_smoothing=LABEL_SMOOTHING)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item()
+        if checkpoint is not None:
+            state = {name: part.state_dict() for name, part in parts.items()}
+            partial = checkpoint.with_name(checkpoint.name + ".partial")
+            torch.save({**state, "generator": generator.get_state(), "epochs": epoch + 1}, partial)
+            os.replace(partial, checkpoint)
+        click.echo(
+            f"epoch {epoch + 1}/{epochs}: loss {total / steps:.4f}, "
+            f"test accuracy {accuracy(model, test_images, test_labels):.2%}, {time.monotonic() - start:.0f} s"
+        )
+
+    export(model, test_images[:1], out, fold_bn=network == "vgg")
+    click.echo(f"{out}: test accuracy {accuracy(model, test_images, test_labels):.2%}")
+
+
+if __name__ == "__main__":
+    main()
