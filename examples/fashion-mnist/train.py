@@ -8,16 +8,17 @@ An interrupted run goes on from its --checkpoint when the same command is given 
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import click
+import onnxruntime
 import torch
 from data import DEBIAN_FOLDER, load
 from networks import NETWORKS
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import OneCycleLR
 
 from pascalc.train import export, replace_relu
 
@@ -52,8 +53,74 @@ def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of the images that the model classifies right, 0 to 1."""
     model.eval()
-    right = sum(int((model(x).argmax(1) == y).sum()) for x, y in zip(images.split(500), labels.split(500), strict=True))
-    return right / len(labels)
+    batches = zip(images.split(500), labels.split(500), strict=True)
+    return sum(int((model(x).argmax(1) == y).sum()) for x, y in batches) / len(labels)
+
+
+def onnx_accuracy(file: Path, images: Tensor, labels: Tensor) -> float:
+    """The same of an ONNX file, run by onnxruntime."""
+    session = onnxruntime.InferenceSession(file)
+    batches = zip(images.numpy().reshape(-1, 500, *images.shape[1:]), labels.numpy().reshape(-1, 500), strict=True)
+    return sum(int((session.run(None, {"input": x})[0].argmax(1) == y).sum()) for x, y in batches) / len(labels)
+
+
+class Training:
+    """A model in training, with all that a checkpoint has to hold.
+
+    Args:
+        model: the model; it is trained in place.
+        steps: the number of optimizer steps of the whole training, which shapes the learning rate.
+        seed: of the order of the images and of their augmentation.
+        fast: compile the model and compute it in bfloat16 where that is safe.
+    """
+
+    def __init__(self, model: nn.Module, steps: int, seed: int, fast: bool) -> None:
+        self.model = model
+        self.fast = fast
+        self.step_model = torch.compile(model) if fast else model
+        self.optimizer = torch.optim.SGD(parameter_groups(model), lr=PEAK_RATE, momentum=0.9, nesterov=True)
+        self.schedule = OneCycleLR(self.optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.epochs_done = 0
+
+    def epoch(self, images: Tensor, labels: Tensor, batch: int) -> float:
+        """One pass over all images, in a random order, in whole batches; gives the mean loss."""
+        self.model.train()
+        steps = len(images) // batch
+        order = torch.randperm(len(images), generator=self.generator)[: steps * batch]
+        total = 0.0
+        for chosen in order.split(batch):
+            x = augment(images[chosen], self.generator).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.fast):
+                logits = self.step_model(x)
+            loss = F.cross_entropy(logits.float(), labels[chosen], label_smoothing=LABEL_SMOOTHING)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.schedule.step()
+            total += loss.item()
+        self.epochs_done += 1
+        return total / steps
+
+    def save(self, file: Path) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+            "epochs": self.epochs_done,
+        }
+        partial = file.with_name(file.name + ".partial")
+        torch.save(state, partial)
+        partial.replace(file)
+
+    def load(self, file: Path) -> None:
+        state = torch.load(file, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"])
+        self.epochs_done = state["epochs"]
 
 
 @click.command(help="Train a NETWORK with QCFS activations on Fashion-MNIST and write it as ONNX.")
@@ -90,54 +157,31 @@ def main(
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
     images, labels = (torch.from_numpy(array) for array in load(data, "train"))
     test_images, test_labels = (torch.from_numpy(array) for array in load(data, "t10k"))
 
     model = NETWORKS[network]()
     replace_relu(model, levels=levels, theta=INITIAL_THETA)
     model.to(memory_format=torch.channels_last)
-    steps = len(images) // batch
-    optimizer = torch.optim.SGD(parameter_groups(model), lr=PEAK_RATE, momentum=0.9, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=epochs * steps, pct_start=0.2)
-
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    done = 0
+    training = Training(model, epochs * (len(images) // batch), seed, fast)
     if checkpoint is not None and checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        generator.set_state(saved["generator"])
-        done = saved["epochs"]
-
-    step_model = torch.compile(model) if fast else model
-    for epoch in range(done, epochs):
+        training.load(checkpoint)
+    while training.epochs_done < epochs:
         start = time.monotonic()
-        model.train()
-        total = 0.0
-        order = torch.randperm(len(images), generator=generator)[: steps * batch]
-        for chosen in order.split(batch):
-            x = augment(images[chosen], generator).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
-                logits = step_model(x)
-            loss = F.cross_entropy(logits.float(), labels[chosen], label_smoothing=LABEL_SMOOTHING)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
+        loss = training.epoch(images, labels, batch)
         if checkpoint is not None:
-            state = {name: part.state_dict() for name, part in parts.items()}
-            partial = checkpoint.with_name(checkpoint.name + ".partial")
-            torch.save({**state, "generator": generator.get_state(), "epochs": epoch + 1}, partial)
-            os.replace(partial, checkpoint)
+            training.save(checkpoint)
         click.echo(
-            f"epoch {epoch + 1}/{epochs}: loss {total / steps:.4f}, "
+            f"epoch {training.epochs_done}/{epochs}: loss {loss:.4f}, "
             f"test accuracy {accuracy(model, test_images, test_labels):.2%}, {time.monotonic() - start:.0f} s"
         )
 
+    # The VGG's file has its BatchNormalizations folded, the ResNet's keeps them: a compiler meets both.
     export(model, test_images[:1], out, fold_bn=network == "vgg")
-    click.echo(f"{out}: test accuracy {accuracy(model, test_images, test_labels):.2%}")
+    click.echo(
+        f"{out}: {out.stat().st_size / 1e6:.2f} MB, "
+        f"test accuracy in onnxruntime {onnx_accuracy(out, test_images, test_labels):.2%}"
+    )
 
 
 if __name__ == "__main__":
