@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import fx, nn
@@ -116,10 +115,11 @@ def _refuse_what_would_be_missed(model: nn.Module, names: list[str]) -> None:
             )
     for node in graph.nodes:
         if _is_functional_relu(node):
+            name, kind = _owner(node, model)
             raise CompileError(
-                f"a ReLU is called as a function ({_call(node)}) in the forward of {_owner(node)}, where no module can "
-                "take its place",
-                node=node.name,
+                f"the forward of this {kind} calls a ReLU as a function ({_call(node)}), where no module can take its "
+                "place",
+                node=name or None,
                 hint="Write it as a nn.ReLU() module.",
             )
 
@@ -136,10 +136,8 @@ def _call(node: fx.Node) -> str:
     )
 
 
-def _owner(node: fx.Node) -> str:
-    """The module whose forward contains the call: its name and class."""
-    stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
-    if not stack:
-        return "the model itself"
+def _owner(node: fx.Node, model: nn.Module) -> tuple[str, str]:
+    """The module whose forward contains the call: its name, "" for the model itself, and its class."""
+    stack: dict[str, tuple[str, type]] = node.meta.get("nn_module_stack") or {"": ("", type(model))}
     name, kind = list(stack.values())[-1]
-    return f"'{name}' ({getattr(kind, '__name__', kind)})"
+    return name, kind.__name__

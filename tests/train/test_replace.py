@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -130,14 +131,24 @@ def test_a_block_called_twice_is_refused() -> None:
 def test_a_functional_relu_is_refused_with_its_place(function: Any, told: str) -> None:
     inner = Forward(lambda self, x: function(self.linear(self.relu(x))))
     model = nn.Sequential(nn.Linear(4, 4), inner)
-    with pytest.raises(CompileError, match=rf"\({told}\(\)\) in the forward of '1' \(Forward\)"):
+    with pytest.raises(CompileError, match=rf"forward of this Forward calls .* \({told}\(\)\)") as error:
         replace_relu(model)
+    assert error.value.node == "1"
     assert isinstance(inner.relu, nn.ReLU)
 
 
+def test_a_functional_relu_in_a_nested_module() -> None:
+    inner = Forward(lambda self, x: F.relu(self.relu(x)))
+    model = nn.Sequential(OrderedDict(outer=nn.Sequential(OrderedDict(inner=inner))))
+    with pytest.raises(CompileError) as error:
+        replace_relu(model)
+    assert error.value.node == "outer.inner"
+
+
 def test_a_functional_relu_of_the_model_itself() -> None:
-    with pytest.raises(CompileError, match="forward of the model itself"):
+    with pytest.raises(CompileError, match=r"forward of this Forward calls .* \(relu\(\)\)") as error:
         replace_relu(Forward(lambda self, x: F.relu(self.relu(x))))
+    assert error.value.node is None
 
 
 def test_a_model_that_cannot_be_traced_is_replaced_with_a_warning() -> None:
