@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,32 +118,36 @@ def pasc_if_staged(
     """
     currents, gain, unit = _prepare(x, threshold, levels, steps_in, steps_out)
     size = currents.shape[1]
-    gain, unit = np.resize(gain, size), np.resize(unit, size)
-    shift = np.float32(phi)
-    count = np.zeros(size, np.int32)
-    excitatory = inhibitory = 0
+    train = np.empty((steps_out, size), np.float32)
+    silent_steps = max(steps_in, levels, steps_out) - 1
+    # The narrowest type that holds a counter and one more: it stays in -silent_steps..steps_in + silent_steps.
+    counter: type[np.signedinteger[Any]] = np.int16 if steps_in + silent_steps + 1 < 2**15 else np.int32
+    events = Events()
     with np.errstate(all="ignore"):
-        total = np.zeros(size, np.float32)
-        u = total
-        for t, current in enumerate(currents):
-            total = total + current if t else current
-            u = total * gain + shift
-            up = u >= count + 1
-            count += up
-            excitatory += int(np.count_nonzero(up))
-        for _ in range(max(steps_in, levels, steps_out) - 1):
-            up = u >= count + 1
-            down = ~(u >= count)
-            ups, downs = int(np.count_nonzero(up)), int(np.count_nonzero(down))
-            if not ups and not downs:
-                break  # without input and without an event the neuron stays as it is
-            count += up
-            count -= down
-            excitatory += ups
-            inhibitory += downs
-    fires = count >= np.arange(1, steps_out + 1, dtype=np.int32)[:, np.newaxis]
-    train = np.where(fires, unit, np.float32(0))
-    events = Events(size, excitatory, inhibitory, int(np.count_nonzero(fires)))
+        for block, neurons in _blocks(size, gain):
+            now, scale = currents[:, block], gain[neurons]
+            count: NDArray[np.signedinteger[Any]] = np.zeros(now.shape[1], counter)
+            total = u = np.zeros(now.shape[1], np.float32)
+            excitatory = inhibitory = 0
+            for t, current in enumerate(now):
+                total = total + current if t else current
+                u = total * scale + np.float32(phi)
+                up = u >= count + 1
+                count += up
+                excitatory += int(np.count_nonzero(up))
+            for _ in range(silent_steps):
+                up = u >= count + 1
+                down = ~(u >= count)
+                ups, downs = int(np.count_nonzero(up)), int(np.count_nonzero(down))
+                if not ups and not downs:
+                    break  # without input and without an event the neurons stay as they are
+                count += up
+                count -= down
+                excitatory += ups
+                inhibitory += downs
+            fires = count >= np.arange(1, steps_out + 1)[:, np.newaxis]
+            np.multiply(fires, unit[neurons], out=train[:, block])
+            events += Events(now.shape[1], excitatory, inhibitory, int(np.count_nonzero(fires)))
     return train.reshape(x.shape[0] // steps_in * steps_out, *x.shape[1:]), events
 
 

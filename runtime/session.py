@@ -16,7 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pascalc.errors import CompileError
-from pascalc.ops import DOMAIN, OPERATORS
+from pascalc.ops import DOMAIN
 from pascalc.runtime.kernels import Events
 from pascalc.runtime.register import Recording, recording, register
 
@@ -131,7 +131,8 @@ class InferenceSession:
 
         Returns:
             For a neuron with time steps its spike train, int8 ``[steps_out, N, d...]``: 1 (or -1, for neuron models
-            that send negative spikes) where it spikes, else 0. For a QCFS its levels, int32 ``[N, d...]``.
+            that send negative spikes) where it spikes, else 0. For a QCFS its levels, int32 ``[N, d...]``,
+            with -1 where its activation is NaN.
 
         Raises:
             CompileError: as :meth:`run`; or a name is that of no neuron, or of several.
@@ -160,7 +161,10 @@ class InferenceSession:
         try:
             return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise CompileError(f"onnxruntime cannot load the model: {_message(error)}", file=self._file) from error
+            message = f"onnxruntime cannot load the model: {_message(error)}"
+            lacks_body = self._kernels == "native" and "is not a registered function/op" in message
+            hint = "Where the file has no function body for a neuron, kernels='numpy' runs it." if lacks_body else ""
+            raise CompileError(message, file=self._file, hint=hint) from error
 
     def _run(
         self, session: ort.InferenceSession, output_names: Sequence[str] | None, feeds: Mapping[str, Array]
@@ -182,38 +186,37 @@ class InferenceSession:
     def _neurons(self) -> dict[str, _Neuron]:
         """The neuron nodes of the main graph, by label."""
         neurons: dict[str, _Neuron] = {}
-        for node in self._graph.node:
-            if node.domain != DOMAIN or node.op_type not in OPERATORS:
+        for node in onnx.load_from_string(self._bytes()).graph.node:
+            attributes = {attribute.name: attribute for attribute in node.attribute}
+            if node.domain != DOMAIN or "label" not in attributes:
                 continue
-            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            if "label" not in attributes:
-                continue
-            label = attributes["label"].decode()
+            label = attributes["label"].s.decode()
             if label in neurons:
                 raise CompileError("two neurons have this label", node=label, file=self._file)
-            neurons[label] = _Neuron(
-                label, node.output[0], node.input[1], attributes["levels"], attributes.get("steps_out")
-            )
+            steps_out = attributes["steps_out"].i if "steps_out" in attributes else None
+            neurons[label] = _Neuron(label, node.output[0], node.input[1], attributes["levels"].i, steps_out)
         return neurons
-
-    @cached_property
-    def _graph(self) -> onnx.GraphProto:
-        return onnx.load_from_string(self._bytes()).graph
-
-    def _bytes(self) -> bytes:
-        return self._model if isinstance(self._model, bytes) else self._model.read_bytes()
 
     @cached_property
     def _traced(self) -> ort.InferenceSession:
         """A second session, with the tensors that :meth:`trace` reads as further outputs."""
-        present = {output.name for output in self._graph.output}
-        added = dict.fromkeys(tensor for neuron in self._neurons.values() for tensor in _tensors(neuron))
+        present = {output.name for output in self.outputs}
+        wanted = dict.fromkeys(tensor for neuron in self._neurons.values() for tensor in _tensors(neuron))
         # Serialised messages that follow each other merge, and repeated fields add up: no need to rebuild the model.
         more = onnx.ModelProto()
-        for tensor in added:
+        for tensor in wanted:
             if tensor not in present:
                 more.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
         return self._open(self._bytes() + more.SerializeToString(), None if self._file is None else self._file.parent)
+
+    def _bytes(self) -> bytes:
+        """The model file, less its external data."""
+        if isinstance(self._model, bytes):
+            return self._model
+        try:
+            return self._model.read_bytes()
+        except OSError as error:
+            raise CompileError(f"the file cannot be read: {error.strerror}", file=self._model) from error
 
 
 def _tensors(neuron: _Neuron) -> list[str]:
@@ -226,10 +229,11 @@ def _spikes(neuron: _Neuron, values: Mapping[str, Array]) -> Array:
     y = values[neuron.output]
     if neuron.steps_out is not None:
         return np.sign(y).astype(np.int8).reshape(neuron.steps_out, -1, *y.shape[1:])
-    unit = values[neuron.threshold] / np.float32(neuron.levels)
-    return np.rint(y / unit).astype(np.int32)
+    levels = np.rint(y / (values[neuron.threshold] / np.float32(neuron.levels)))
+    return np.where(np.isnan(levels), -1, levels).astype(np.int32)
 
 
-def _message(error: BaseException) -> str:
-    """The first line of an error of onnxruntime, without its prefix."""
-    return str(error).rpartition("[ONNXRuntimeError] : ")[2].partition("\n")[0]
+def _message(error: Exception) -> str:
+    """The first line of an error of onnxruntime, without its prefix "[ONNXRuntimeError] : code : name : "."""
+    line = str(error).partition("\n")[0]
+    return line.split(" : ", 3)[-1] if line.startswith("[ONNXRuntimeError]") else line
