@@ -24,7 +24,7 @@ import onnx_graphsurgeon as gs
 from pascalc import ops
 from pascalc.errors import CompileError
 from pascalc.files import read_bytes, write_atomically
-from pascalc.graph import Array, Model
+from pascalc.graph import Array, Model, Note
 
 #: Weights of more bytes than this stay out of the skeleton.
 _DETACH_ABOVE = 4096
@@ -65,8 +65,10 @@ def load(path: str | Path) -> Model:
             tensor.to_constant(weights.pop(tensor.name))
     graph.inputs[:] = [tensor for tensor in graph.inputs if not isinstance(tensor, gs.Constant)]
     graph.functions.clear()
+    notes = [Note("load", f.name, f"the file's body of {f.name} is not this version's") for f in _changed(model)]
     return Model(
         graph=graph,
+        notes=notes,
         opset=_opset(model),
         ir_version=model.ir_version,
         interface_inputs=[_copy(v) for v in interface],
@@ -379,6 +381,13 @@ def _modernise(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         model = onnx.inliner.inline_selected_functions(model, foreign, exclude=True)
         _constants_to_initializers(model.graph)
     return model
+
+
+def _changed(model: onnx.ModelProto) -> list[onnx.FunctionProto]:
+    """The file's function bodies of the project's operators that differ from the definitions here."""
+    opset = _opset(model)
+    own = [f for f in model.functions if f.domain == ops.DOMAIN]
+    return [f for f in own if f.name not in ops.OPERATORS or f != ops.OPERATORS[f.name].function(opset)]
 
 
 def _opset(model: onnx.ModelProto) -> int:

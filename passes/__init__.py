@@ -13,11 +13,16 @@ from pascalc.passes.sink_maxpool import SinkMaxpool
 from pascalc.passes.unroll_time import UnrollTime
 from pascalc.passes.verify_types import VerifyTypes
 
-#: From the source network to one whose activations are explicit and whose weights are ready for spikes.
-FRONT: tuple[Pass, ...] = (
+#: From any ONNX graph to one whose activations are explicit; the mathematics is untouched.
+ANALYSIS: tuple[Pass, ...] = (
     InferShapes(),  # every shape; which axis is the batch
     FoldConstants(),  # parameters become values
     RecogniseQcfs(),  # every form of QCFS becomes one operator
+)
+
+#: On to weights that are ready for spikes.
+FRONT: tuple[Pass, ...] = (
+    *ANALYSIS,
     FoldBn(),  # one bias a layer is left, so that one bias is split
     SinkMaxpool(),  # MaxPool works on spikes, behind the neuron
     FoldThresholds(),  # a spike is 1 where the layers around can take its height
@@ -36,4 +41,7 @@ UNROLLED: tuple[Pass, ...] = (
 
 SCHEDULES: dict[str, tuple[Pass, ...]] = {"unrolled": UNROLLED, "collapsed": COLLAPSED}
 
-__all__ = ["COLLAPSED", "FRONT", "SCHEDULES", "UNROLLED", "Pass"]
+#: The neuron models that lower-neurons knows.
+NEURON_MODELS = ("pasc",)
+
+__all__ = ["ANALYSIS", "COLLAPSED", "FRONT", "NEURON_MODELS", "SCHEDULES", "UNROLLED", "Pass"]

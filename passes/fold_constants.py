@@ -12,11 +12,10 @@ from math import prod
 from typing import ClassVar
 
 import numpy as np
-import onnx
-import onnx.reference
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
+from pascalc.constants import CannotEvaluate, evaluate
 from pascalc.graph import Array, Model, is_constant, is_operator, sweep
 from pascalc.passes.base import Pass
 from pascalc.passes.infer_shapes import InferShapes
@@ -50,11 +49,12 @@ def _fold(model: Model, name: str) -> tuple[int, bool]:
         if not _is_constant(model, node):
             continue
         if not _is_bounded(node):
-            waiting = waiting or any(t.shape is None for t in node.outputs)
+            waiting = waiting or not all(_is_static(t) for t in node.outputs)
             continue
-        values = _evaluate(model, node)
-        if isinstance(values, str):
-            model.note(name, node.name or node.outputs[0].name, f"{node.op} of constants: {values}")
+        try:
+            values = _evaluate(model, node)
+        except CannotEvaluate as reason:
+            model.note(name, node.name or node.outputs[0].name, f"{node.op} of constants stays a node: {reason}")
             continue
         outputs = list(node.outputs)
         node.inputs.clear()
@@ -82,26 +82,15 @@ def _is_constant(model: Model, node: gs.Node) -> bool:
 
 def _is_bounded(node: gs.Node) -> bool:
     limit = max(sum(t.values.size for t in node.inputs if is_constant(t)), _MAX_ELEMENTS)
-    return all(
-        t.shape is not None and all(isinstance(d, int) for d in t.shape) and prod(t.shape) <= limit
-        for t in node.outputs
-    )
+    return all(_is_static(t) and prod(t.shape) <= limit for t in node.outputs)
 
 
-def _evaluate(model: Model, node: gs.Node) -> list[Array] | str:
-    """The node's outputs, or why they cannot be had."""
+def _is_static(tensor: gs.Tensor) -> bool:
+    return tensor.shape is not None and all(isinstance(d, int) for d in tensor.shape)
+
+
+def _evaluate(model: Model, node: gs.Node) -> list[Array]:
     if is_operator(node, "CastLike"):
         return [np.asarray(node.inputs[0].values).astype(node.inputs[1].dtype)]
     given = {t.name: t.values for t in node.inputs if not t.is_empty()}
-    graph = onnx.helper.make_graph(
-        [OnnxExporter.export_node(node)],
-        "constant",
-        [onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in given.items()],
-        [onnx.helper.make_empty_tensor_value_info(t.name) for t in node.outputs],
-    )
-    opset = onnx.helper.make_opsetid("", model.opset)
-    evaluator = onnx.reference.ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset]))
-    try:
-        return [np.asarray(values) for values in evaluator.run(None, given)]
-    except Exception as error:  # what the evaluator cannot compute stays a node, with a note
-        return f"{type(error).__name__}: {error}"
+    return evaluate(OnnxExporter.export_node(node), given, model.opset)

@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx.shape_inference
 import onnx_graphsurgeon as gs
 
 from pascalc.errors import CompileError
-from pascalc.graph import BATCH, Model, has_tensor, is_constant, is_operator, set_input, sweep
+from pascalc.constants import CannotEvaluate, evaluate
+from pascalc.graph import BATCH, Array, Model, has_tensor, is_constant, is_operator, set_input, sweep
 from pascalc.modelfile import skeleton
 from pascalc.passes.base import Pass
 
@@ -115,11 +117,71 @@ def _infer(proto: onnx.ModelProto, batched: set[str], batch: int, model: Model) 
     for value in probe.graph.output:
         value.type.tensor_type.ClearField("shape")
     del probe.graph.value_info[:]
+    while True:
+        try:
+            inferred = onnx.shape_inference.infer_shapes(probe, data_prop=True)
+        except onnx.shape_inference.InferenceError as error:
+            raise CompileError(f"the shapes of the network do not fit together: {error}", file=model.file) from error
+        types = _types(inferred)
+        if not _settle(probe, types, model.opset):
+            return types
+
+
+def _settle(probe: onnx.ModelProto, types: dict[str, tuple[Any, Shape]], opset: int) -> bool:
+    """Compute the nodes that depend on shapes alone; says whether there were any new ones."""
+    known = {t.name: onnx.numpy_helper.to_array(t) for t in probe.graph.initializer}
+    kept: list[onnx.NodeProto] = []
+    for node in probe.graph.node:
+        values = _of_shapes(node, types, known, opset)
+        if values is None:
+            kept.append(node)
+            continue
+        known.update(zip(node.output, values, strict=True))
+        probe.graph.initializer.extend(
+            onnx.numpy_helper.from_array(v, n) for n, v in zip(node.output, values, strict=True)
+        )
+    settled = len(kept) < len(probe.graph.node)
+    if settled:
+        rest = onnx.GraphProto()
+        rest.node.extend(kept)
+        probe.graph.ClearField("node")
+        probe.graph.node.extend(rest.node)
+    return settled
+
+
+#: What exporters compute shapes with.
+_SHAPE_ARITHMETIC = frozenset(
+    "Add Cast Ceil Concat ConstantOfShape Div Equal Floor Gather Identity Max Min Mod Mul Range ReduceProd Reshape "
+    "ScatterND Slice Squeeze Sub Transpose Unsqueeze Where".split()
+)
+
+
+def _of_shapes(
+    node: onnx.NodeProto, types: dict[str, tuple[Any, Shape]], known: dict[str, Array], opset: int
+) -> list[Array] | None:
+    if node.domain not in ("", "ai.onnx") or any(types.get(n, (None, None))[1] is None for n in node.output):
+        return None
+    if any(not all(isinstance(d, int) for d in types[n][1] or []) or prod(types[n][1] or []) > 4096 for n in node.output):
+        return None
+    if node.op_type == "Shape":
+        shape = types.get(node.input[0], (None, None))[1]
+        if shape is None or not all(isinstance(d, int) for d in shape):
+            return None
+        attributes = {a.name: a.i for a in node.attribute}
+        return [np.array(shape[attributes.get("start", 0) : attributes.get("end", len(shape))], np.int64)]
+    given = {name: known[name] for name in node.input if name in known}
+    if node.op_type not in _SHAPE_ARITHMETIC or set(node.input) - {""} != set(given) or not given:
+        return None
     try:
-        probe = onnx.shape_inference.infer_shapes(probe, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise CompileError(f"the shapes of the network do not fit together: {error}", file=model.file) from error
-    found: dict[str, tuple[Any, Shape]] = {}
+        return evaluate(node, given, opset)
+    except CannotEvaluate:
+        return None  # its shape stays what inference made of it
+
+
+def _types(probe: onnx.ModelProto) -> dict[str, tuple[Any, Shape]]:
+    found: dict[str, tuple[Any, Shape]] = {
+        t.name: (onnx.helper.tensor_dtype_to_np_dtype(t.data_type), list(t.dims)) for t in probe.graph.initializer
+    }
     for value in (*probe.graph.value_info, *probe.graph.input, *probe.graph.output):
         tensor = value.type.tensor_type
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if tensor.elem_type else None

@@ -1,0 +1,250 @@
+"""The command line: click only; every command is one call of the Python API and a table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pascalc.errors import CompileError
+from pascalc.files import write_atomically
+from pascalc.passes import NEURON_MODELS, SCHEDULES
+from pascalc.tables import table
+from pascalc.version import __version__
+
+_FILE = click.Path(path_type=Path)
+
+_json = click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; '-' for stdout.")
+_limit = click.option("--limit", type=click.IntRange(min=1), help="Only the first N samples.", metavar="N")
+_batch = click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Samples a run.")
+_data = click.option("--data", type=_FILE, required=True, metavar="DATA.npz", help="x: inputs, y: labels.")
+
+
+class _Cli(click.Group):
+    """Turns every error into one paragraph on stderr and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CompileError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"pascalc: {error}", err=True)
+            sys.exit(2)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # a bug of ours: no traceback unless asked for, and never status 0
+            if ctx.params.get("debug"):
+                raise
+            message = f"internal error: {type(error).__name__}: {error}. 'pascalc --debug ...' shows where; please report it."
+            click.echo(f"pascalc: {message}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pascalc")
+@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+def main(debug: bool) -> None:
+    """Turn a trained QCFS network (ONNX) into the spiking network that is mathematically the same (ONNX).
+
+    Exit status: 0 good, 1 the check asked for failed, 2 bad input or usage.
+    """
+
+
+@main.command("compile")
+@click.argument("model", type=_FILE, metavar="MODEL.onnx")
+@click.option("-o", "--output", type=_FILE, metavar="OUT.onnx", help="Default: MODEL.snn.onnx beside the model.")
+@click.option("--neuron", type=click.Choice(NEURON_MODELS), default="pasc", show_default=True, help="Neuron model.")
+@click.option(
+    "--schedule",
+    type=click.Choice(list(SCHEDULES)),
+    default="unrolled",
+    show_default=True,
+    help="unrolled: stepped through time; collapsed: neurons hand over spike counts, every layer runs once.",
+)
+@click.option("--stop-after", metavar="PASS", help="Stop after this pass and write the network as it is then.")
+@click.option("--dump-ir", type=_FILE, metavar="DIR", help="Write the network as ONNX text after every pass.")
+@click.option("--explain", is_flag=True, help="Show what was refused or does not spike, and why.")
+@click.option("--timing", is_flag=True, help="Show rewrites and time of every pass.")
+@_json
+def compile_command(
+    model: Path,
+    output: Path | None,
+    neuron: str,
+    schedule: str,
+    stop_after: str | None,
+    dump_ir: Path | None,
+    explain: bool,
+    timing: bool,
+    json_file: str | None,
+) -> None:
+    """Compile MODEL.onnx into a spiking network."""
+    from pascalc.compiler import compile_model
+
+    result = compile_model(
+        model, output, neuron=neuron, schedule=schedule, stop_after=stop_after, dump_ir=dump_ir
+    )
+    found = result.network.neurons
+    not_spiking = result.network.not_spiking
+    lines = [
+        f"{result.source} -> {result.output}",
+        f"{len(found)} layers of {neuron} neurons, {schedule}; levels {_span([n.levels for n in found])}, "
+        f"{result.network.macs / 1e6:.1f} M multiply-accumulates a sample",
+    ]
+    if not_spiking:
+        lines.append(f"Computed, not spiking ({len(not_spiking)}): " + "; ".join(_some(not_spiking)))
+    if explain:
+        notes = [(n.source, n.node, n.reason) for n in result.notes]
+        lines.append("\n" + (table(["pass", "node", "why"], notes) if notes else "Nothing was refused."))
+    if timing:
+        rows = [(name, count, f"{s * 1e3:.1f} ms") for name, count, s in result.timing]
+        lines.append("\n" + table(["pass", "rewrites", "time"], rows))
+    _report("\n".join(lines), result.to_json(), json_file)
+
+
+@main.command("verify")
+@click.argument("model", type=_FILE, metavar="MODEL.onnx")
+@click.argument("compiled", type=_FILE, metavar="OUT.onnx")
+@_data
+@_limit
+@_batch
+@_json
+def verify_command(
+    model: Path, compiled: Path, data: Path, limit: int | None, batch: int, json_file: str | None
+) -> None:
+    """Check on data that OUT.onnx is the network MODEL.onnx; exit status 1 if it is not."""
+    from pascalc.verifier import verify
+
+    with _progress("verifying") as progress:
+        result = verify(model, compiled, data, limit=limit, batch=batch, progress=progress)
+    rows = [
+        (x.name, x.levels, x.steps_in, x.steps_out, x.neurons, x.root_mismatches, f"{x.max_root_margin:.1e}", x.count_mismatches)
+        for x in result.layers
+    ]
+    header = ["layer", "L", "steps in", "steps out", "neurons", "root mismatches", "largest margin", "counts differing"]
+    total = sum(x.neurons for x in result.layers)
+    roots = sum(x.root_mismatches for x in result.layers)
+    lines = [
+        table(header, rows),
+        "",
+        f"{result.samples} samples, {total} neurons: {roots} root mismatches, "
+        f"{sum(x.roots_beyond_bound for x in result.layers)} of them beyond the rounding bound",
+        f"classifications differing: {result.argmax_mismatches} (the source from itself, unoptimised: "
+        f"{result.source_self_mismatches}); largest output difference {result.max_abs_output_diff:.2g}",
+    ]
+    if result.requantised:
+        lines.append(f"{len(result.requantised)} layers have other levels than the source; it was taken at those levels")
+    for root in result.roots[:10]:
+        lines.append(
+            f"root: {root.layer} sample {root.sample} {root.index}: {root.source_count} -> {root.count}, "
+            f"margin {root.margin:.2e}, bound {root.bound:.2e}"
+        )
+    lines += result.problems
+    verdict = "equivalent" if result.equivalent else f"NOT equivalent: {result.first_difference or result.problems[0]}"
+    _report("\n".join([*lines, "", verdict]), result.to_json(), json_file)
+    if not result.equivalent:
+        sys.exit(1)
+
+
+@main.command("eval")
+@click.argument("model", type=_FILE, metavar="ANY.onnx")
+@_data
+@_limit
+@_batch
+@click.option(
+    "--kernels",
+    type=click.Choice(["native", "numpy"]),
+    default="native",
+    show_default=True,
+    help="What computes the neurons: onnxruntime's kernels, or the NumPy library.",
+)
+@_json
+def eval_command(
+    model: Path, data: Path, limit: int | None, batch: int, kernels: Any, json_file: str | None
+) -> None:
+    """Accuracy, spike rates and time of a network, source or compiled."""
+    from pascalc.evaluator import evaluate
+
+    with _progress("evaluating") as progress:
+        result = evaluate(model, data, limit=limit, batch=batch, kernels=kernels, progress=progress)
+    rows = [(x.name, x.levels, x.steps_out, f"{x.spike_rate:.3f}") for x in result.layers]
+    accuracy = "no labels" if result.top1 is None else f"accuracy {result.top1:.2%}"
+    text = f"{result.samples} samples: {accuracy}, {result.seconds / result.samples * 1e3:.2f} ms a sample"
+    if rows:
+        text = table(["layer", "L", "steps", "spikes a neuron"], rows) + "\n\n" + text
+    _report(text, result.to_json(), json_file)
+
+
+@main.command("inspect")
+@click.argument("model", type=_FILE, metavar="ANY.onnx")
+@_json
+def inspect_command(model: Path, json_file: str | None) -> None:
+    """Neurons, thresholds, levels, time steps and operation counts of a network, source or compiled."""
+    from pascalc.inspector import inspect
+
+    result = inspect(model)
+    rows = [
+        (n.name, _number(n.theta), n.levels, n.steps_in, n.steps_out, "mixed" if n.fan_in is None else n.fan_in)
+        for n in result.neurons
+    ]
+    lines = [
+        table(["neuron", "theta", "L", "steps in", "steps out", "fan-in"], rows),
+        "",
+        f"inputs: {', '.join(result.inputs)}; outputs: {', '.join(result.outputs)}",
+        f"{result.macs / 1e6:.1f} M multiply-accumulates a sample",
+        *(f"not spiking: {line}" for line in result.not_spiking),
+    ]
+    _report("\n".join(lines), result.to_json(), json_file)
+
+
+@main.command("passes")
+@_json
+def passes_command(json_file: str | None) -> None:
+    """List the passes of every schedule, in order."""
+    rows = [(name, i, p.name(), p.summary()) for name, passes in SCHEDULES.items() for i, p in enumerate(passes, 1)]
+    values = {
+        name: [{"name": p.name(), "summary": p.summary()} for p in passes] for name, passes in SCHEDULES.items()
+    }
+    _report("\n".join(f"{s:10} {i:2}  {n:18} {d}" for s, i, n, d in rows), values, json_file)
+
+
+def _report(text: str, values: dict[str, Any], json_file: str | None) -> None:
+    """The table on stdout, or JSON there; the table too where the JSON goes to a file."""
+    if json_file == "-":
+        click.echo(json.dumps(values, indent=2))
+        return
+    click.echo(text)
+    if json_file is not None:
+        write_atomically(Path(json_file), [json.dumps(values, indent=2).encode() + b"\n"])
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on a terminal; nothing when piped."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield update
+
+
+def _span(levels: list[int]) -> str:
+    return str(levels[0]) if len(set(levels)) == 1 else ",".join(map(str, levels))
+
+
+def _some(items: list[str], most: int = 5) -> list[str]:
+    return items if len(items) <= most else [*items[:most], f"and {len(items) - most} more (--explain)"]
+
+
+def _number(theta: float | list[float]) -> str:
+    return f"{theta:.4g}" if isinstance(theta, float) else f"{theta[0]:.4g} to {theta[1]:.4g}"

@@ -1,0 +1,127 @@
+"""compile: an ONNX file in, the spiking network as an ONNX file out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pascalc import pipeline
+from pascalc.errors import CompileError
+from pascalc.graph import Model, Note, operators
+from pascalc.inspector import Inspection, inspect_model
+from pascalc.modelfile import load, save
+from pascalc.neurons import neurons
+from pascalc.passes import NEURON_MODELS, SCHEDULES
+from pascalc.version import __version__
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What was compiled, and what was noted on the way.
+
+    Attributes:
+        source: the source file.
+        output: the emitted file; None where ``stop_after`` ended the pipeline early and no output was asked for.
+        network: the emitted network's neurons, steps and operation counts.
+        notes: matches that were refused and why, and what does not spike.
+        timing: name, rewrites and seconds of each pass.
+    """
+
+    source: Path
+    output: Path
+    network: Inspection
+    notes: list[Note]
+    timing: list[tuple[str, int, float]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {
+            "source": str(self.source),
+            "output": str(self.output),
+            **self.network.to_json(),
+            "notes": [{"pass": n.source, "node": n.node, "reason": n.reason} for n in self.notes],
+            "passes": [{"name": name, "rewrites": count, "seconds": s} for name, count, s in self.timing],
+        }
+
+
+def compile_model(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    neuron: str = "pasc",
+    schedule: str = "unrolled",
+    stop_after: str | None = None,
+    dump_ir: str | Path | None = None,
+) -> Compilation:
+    """Compile a trained QCFS network into the spiking network that is mathematically the same.
+
+    Args:
+        source: the ONNX file of the trained network.
+        output: where the spiking network goes; by default ``<source>.snn.onnx`` beside the source.
+        neuron: the neuron model: "pasc".
+        schedule: "unrolled" steps through time; "collapsed" lets neurons hand over spike counts, so that every layer
+            runs once.
+        stop_after: the name of the last pass to run; the network is written as it is then.
+        dump_ir: a folder for the network as ONNX text after every pass.
+
+    Raises:
+        CompileError: the source cannot be compiled, or the output cannot be written. No output is left then.
+    """
+    source = Path(source)
+    if schedule not in SCHEDULES or neuron not in NEURON_MODELS:
+        raise CompileError(f"there is no schedule '{schedule}' or no neuron model '{neuron}'", file=source)
+    output = default_output(source) if output is None else Path(output)
+    if output.resolve() == source.resolve():
+        raise CompileError("the output would overwrite the source", file=output, hint="Choose another -o OUT.")
+    model = load(source)
+    timing = pipeline.Timing()
+    observers: list[pipeline.Observer] = [timing]
+    if dump_ir is not None:
+        observers.append(pipeline.Dump(Path(dump_ir)))
+    pipeline.run(model, SCHEDULES[schedule], observers, stop_after)
+    found = neurons(model)
+    if not found and any(name == "recognise-qcfs" for name, _, _ in timing.rows):
+        _refuse_without_neurons(model)
+    model.metadata.update(_provenance(model, neuron, schedule, {n.name: n.levels for n in found}))
+    save(model, output)
+    return Compilation(source, output, inspect_model(model), model.notes, timing.rows)
+
+
+def default_output(source: Path) -> Path:
+    """``model.onnx`` -> ``model.snn.onnx``, beside it."""
+    return source.with_name(f"{source.stem}.snn.onnx")
+
+
+#: What a network may have instead of QCFS, for the message.
+_ACTIVATIONS = frozenset(
+    "Relu LeakyRelu PRelu Elu Selu Celu Gelu Sigmoid HardSigmoid HardSwish Tanh Softplus Softsign Mish Clip "
+    "ThresholdedRelu Floor Round QuantizeLinear Quant IntQuant".split()
+)
+
+
+def _refuse_without_neurons(model: Model) -> None:
+    present = {op: n for op, n in sorted(operators(model).items()) if op in _ACTIVATIONS}
+    found = ", ".join(f"{op} ({n})" for op, n in present.items()) or "none"
+    near = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "recognise-qcfs"]
+    reasons = f" Nearly QCFS: {'; '.join(near[:3])}." if near else ""
+    raise CompileError(
+        f"there is no QCFS activation in this network, so nothing would spike. Its activations: {found}.{reasons}",
+        file=model.file,
+        hint="Train with pascalc.train.QCFS in place of ReLU (pascalc.train.replace_relu) and export again.",
+    )
+
+
+def _provenance(model: Model, neuron: str, schedule: str, levels: Mapping[str, int]) -> dict[str, str]:
+    not_spiking = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "unroll-time"]
+    return {
+        "pascalc.version": __version__,
+        "pascalc.neuron": neuron,
+        "pascalc.schedule": schedule,
+        "pascalc.levels": json.dumps(levels),
+        "pascalc.not_spiking": json.dumps(not_spiking),
+        "pascalc.source": model.file.name if model.file else "",
+        "pascalc.source_sha256": model.digest,
+    }

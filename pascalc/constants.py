@@ -1,0 +1,35 @@
+"""Computing single nodes whose inputs are all known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx.reference
+
+from pascalc.graph import Array
+
+
+class CannotEvaluate(Exception):
+    """onnx's reference evaluator cannot compute the node, and why."""
+
+
+def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> list[Array]:
+    """The outputs of a node of the standard domain.
+
+    Raises:
+        CannotEvaluate: the evaluator lacks the operator, or the inputs do not fit it.
+    """
+    types = {name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in inputs.items()}
+    graph = onnx.helper.make_graph(
+        [node],
+        "constant",
+        [onnx.helper.make_tensor_value_info(name, types[name], array.shape) for name, array in inputs.items()],
+        [onnx.helper.make_empty_tensor_value_info(name) for name in node.output],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    try:
+        return [np.asarray(a) for a in onnx.reference.ReferenceEvaluator(model).run(None, dict(inputs))]
+    except Exception as error:  # whatever it raises, the node is simply not known
+        raise CannotEvaluate(f"{type(error).__name__}: {error}") from error

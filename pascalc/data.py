@@ -1,0 +1,119 @@
+"""Images and labels from ``.npz`` files, checked against what the network wants, in batches."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from pascalc.errors import CompileError
+from pascalc.graph import Array, Model
+
+LABELS = "y"
+_SINGLE = "x"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples for every input of a network, and labels where the file has them.
+
+    Attributes:
+        inputs: by input name, an array ``[samples, ...]`` of the input's type and shape.
+        labels: int64 ``[samples]``, or None.
+        fixed_batch: the batch size that the network insists on, or None.
+    """
+
+    inputs: dict[str, Array]
+    labels: Array | None
+    fixed_batch: int | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def batches(self, size: int) -> Iterator[tuple[dict[str, Array], slice]]:
+        """Feeds of ``size`` samples and the samples that they hold.
+
+        A network of a fixed batch gets batches of that size; the last one is filled up with its last sample.
+        """
+        size = self.fixed_batch or size
+        for start in range(0, len(self), size):
+            part = slice(start, min(start + size, len(self)))
+            feeds = {name: array[part] for name, array in self.inputs.items()}
+            missing = size - (part.stop - part.start)
+            if self.fixed_batch and missing:
+                feeds = {name: np.concatenate([a, np.repeat(a[-1:], missing, 0)]) for name, a in feeds.items()}
+            yield feeds, part
+
+
+def load_data(path: str | Path, model: Model, limit: int | None = None) -> Data:
+    """Read an ``.npz``: ``x`` (or one array per input name) and, where there are labels, ``y``.
+
+    Raises:
+        CompileError: the file is not an npz of plain arrays, lacks an input, or an array has another type or shape
+            than the input, no samples, or values that are not finite.
+    """
+    path = Path(path)
+    names = [value.name for value in model.interface_inputs]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files} if isinstance(file, np.lib.npyio.NpzFile) else None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        message = error.strerror if isinstance(error, OSError) and error.strerror else "it is not an .npz of plain arrays"
+        raise CompileError(f"the data cannot be read: {message}", file=path, hint=_HINT) from error
+    if arrays is None:
+        raise CompileError("this is a single array, not an .npz", file=path, hint=_HINT)
+    inputs = {}
+    for name, value in zip(names, model.interface_inputs, strict=True):
+        key = name if name in arrays else _SINGLE
+        if key not in arrays or (key == _SINGLE and len(names) > 1 and name != _SINGLE):
+            raise CompileError(
+                f"there is no array for the input '{name}' (the file has {', '.join(sorted(arrays)) or 'none'})",
+                file=path,
+                hint=_HINT,
+            )
+        inputs[name] = _checked(arrays[key], key, value, path)[:limit]
+    sizes = {len(a) for a in inputs.values()}
+    if len(sizes) > 1:
+        raise CompileError(f"the inputs have different numbers of samples: {sorted(sizes)}", file=path)
+    labels = arrays.get(LABELS) if LABELS not in names else None
+    if labels is not None:
+        labels = _checked_labels(labels, path)[:limit]
+        if len(labels) != sizes.pop():
+            raise CompileError(f"'{LABELS}' does not have one label a sample", file=path)
+    dims = model.interface_inputs[0].type.tensor_type.shape.dim
+    fixed = dims[0].dim_value if dims and dims[0].HasField("dim_value") else None
+    return Data(inputs, labels, fixed)
+
+
+_HINT = "Save it with numpy.savez(path, x=images_as_the_model_wants_them, y=labels); several inputs by their names."
+
+
+def _checked(array: Array, key: str, value: onnx.ValueInfoProto, path: Path) -> Array:
+    tensor = value.type.tensor_type
+    wanted = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+    shape = "x".join("*" if d is None else str(d) for d in dims[1:])
+    if array.dtype != wanted:
+        raise CompileError(f"'{key}' is {array.dtype}, but the input '{value.name}' wants {wanted}", file=path, hint=_HINT)
+    fits = array.ndim == len(dims) and all(d in (None, n) for d, n in zip(dims[1:], array.shape[1:], strict=True))
+    if not fits:
+        raise CompileError(
+            f"'{key}' has shape {list(array.shape)}, but the input '{value.name}' wants samples of {shape}",
+            file=path,
+            hint=_HINT,
+        )
+    if not len(array):
+        raise CompileError(f"'{key}' holds no samples", file=path)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise CompileError(f"'{key}' holds NaN or infinite values", file=path)
+    return array
+
+
+def _checked_labels(labels: Array, path: Path) -> Array:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise CompileError(f"'{LABELS}' must be one integer a sample, not {labels.dtype} {list(labels.shape)}", file=path)
+    return labels.astype(np.int64)

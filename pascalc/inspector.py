@@ -1,0 +1,104 @@
+"""inspect: what is in a network, source or compiled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from pascalc import pipeline
+from pascalc.graph import Model
+from pascalc.linear import is_layer, macs
+from pascalc.modelfile import load
+from pascalc.neurons import neurons
+from pascalc.passes import ANALYSIS, UNROLLED
+
+
+@dataclass(frozen=True)
+class NeuronInfo:
+    """A layer of neurons: ``theta`` is a number, or ``[smallest, largest]`` over the channels; L where it was folded
+    into the weights. ``fan_in`` is the number of products that a neuron's input sums, None where layers are mixed."""
+
+    name: str
+    theta: float | list[float]
+    levels: int
+    steps_in: int
+    steps_out: int
+    fan_in: int | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A network's interface, neurons, what does not spike, and its multiply-accumulates for one sample."""
+
+    inputs: list[str]
+    outputs: list[str]
+    neurons: list[NeuronInfo]
+    not_spiking: list[str]
+    macs: int
+    metadata: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The inspection as plain values."""
+        return asdict(self)
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Inspect an ONNX file; a source network is shown as it would be compiled.
+
+    Raises:
+        CompileError: the file cannot be read, or cannot be compiled.
+    """
+    model = load(path)
+    if "pascalc.version" in model.metadata:
+        pipeline.run(model, ANALYSIS)
+    else:
+        thresholds = _source_thresholds(load(path))
+        pipeline.run(model, UNROLLED)
+        return inspect_model(model, thresholds)
+    return inspect_model(model)
+
+
+def _source_thresholds(model: Model) -> dict[str, Any]:
+    """Thresholds as trained, before they are folded into weights."""
+    pipeline.run(model, ANALYSIS)
+    return {n.name: n.threshold for n in neurons(model)}
+
+
+def inspect_model(model: Model, thresholds: dict[str, Any] | None = None) -> Inspection:
+    """Inspect a model in memory; ``thresholds`` are shown in place of the graph's own."""
+    found = [
+        NeuronInfo(
+            name=n.name,
+            theta=_theta((thresholds or {}).get(n.name, n.threshold)),
+            levels=n.levels,
+            steps_in=n.steps_in,
+            steps_out=n.steps_out,
+            fan_in=n.fan_in,
+        )
+        for n in neurons(model)
+    ]
+    noted = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "unroll-time"]
+    return Inspection(
+        inputs=[_describe(v) for v in model.interface_inputs],
+        outputs=[_describe(v) for v in model.interface_outputs],
+        neurons=found,
+        not_spiking=noted or json.loads(model.metadata.get("pascalc.not_spiking", "[]")),
+        macs=sum(macs(node) or 0 for node in model.graph.nodes if is_layer(node)),
+        metadata={k: v for k, v in model.metadata.items() if k.startswith("pascalc.")},
+    )
+
+
+def _theta(values: Any) -> float | list[float]:
+    array = np.asarray(values)
+    return float(array.reshape(-1)[0]) if array.size == 1 else [float(array.min()), float(array.max())]
+
+
+def _describe(value: onnx.ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    dims = "x".join(str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
+    return f"{value.name}: {onnx.TensorProto.DataType.Name(tensor.elem_type).lower()}[{dims}]"

@@ -1,0 +1,79 @@
+"""The neurons of a network as records: what inspection, evaluation and verification read from the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from pascalc import ops
+from pascalc.graph import Model, is_ours, producer
+from pascalc.linear import fan_in, nearest_layer
+
+NEURONS = (ops.PASC_IF.name, ops.QCFS.name)
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """One layer of neurons (or of QCFS activations, which are neurons of a single step).
+
+    ``train`` is the tensor that the rest of the network sees: the neuron's output, or that of the MaxPool that moved
+    behind it. ``unit`` is the height of one spike, theta/L, float32, a scalar or one value a channel.
+    """
+
+    name: str
+    node: gs.Node
+    levels: int
+    phi: float
+    threshold: np.ndarray[Any, np.dtype[Any]]
+    steps_in: int
+    steps_out: int
+    fan_in: int | None
+
+    @property
+    def unit(self) -> np.ndarray[Any, np.dtype[Any]]:
+        return np.asarray(self.threshold / self.threshold.dtype.type(self.levels))
+
+    @property
+    def spiking(self) -> bool:
+        """Whether its output is a train of spikes; a QCFS hands over its count in one step."""
+        return bool(self.node.op != ops.QCFS.name)
+
+
+def neurons(model: Model) -> list[Neuron]:
+    """The network's layers of neurons, in the order of the graph."""
+    found = []
+    for node in model.graph.nodes:
+        if is_ours(node, *NEURONS):
+            layer = nearest_layer(node.inputs[0])
+            found.append(
+                Neuron(
+                    name=node.attrs["label"],
+                    node=node,
+                    levels=node.attrs["levels"],
+                    phi=node.attrs["phi"],
+                    threshold=np.asarray(node.inputs[1].values),
+                    steps_in=node.attrs.get("steps_in", 1),
+                    steps_out=node.attrs.get("steps_out", 1),
+                    fan_in=None if layer is None else fan_in(layer),
+                )
+            )
+    return found
+
+
+def add_sum(model: Model, tensor: gs.Tensor, steps: int, name: str) -> gs.Tensor:
+    """A tensor of the given name holding the sum of ``tensor`` over its time steps."""
+    out = gs.Variable(model.unique_name(name), tensor.dtype, None)
+    operator, attrs = (ops.ACCUMULATE.name, {"steps": steps}) if steps > 1 else ("Identity", {})
+    domain = ops.DOMAIN if steps > 1 else None
+    label = model.unique_name(f"{name}/{operator}")
+    model.graph.nodes.append(gs.Node(operator, label, attrs=attrs, inputs=[tensor], outputs=[out], domain=domain))
+    return out
+
+
+def before_accumulate(tensor: gs.Tensor) -> gs.Tensor:
+    """The train behind a network output, or the tensor itself."""
+    node = producer(tensor)
+    return node.inputs[0] if node is not None and is_ours(node, ops.ACCUMULATE.name) else tensor
