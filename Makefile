@@ -1,0 +1,41 @@
+# `make demo` and `make test` set everything up by themselves: Python 3.11+, make and a package index are all they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The CPU build of the version tested; only the tests of pascalc.train need it.
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test test-slow bench docs clean
+
+demo: $(VENV)/run.stamp
+	$(BIN)/python examples/fashion-mnist/demo.py
+
+test: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/compile_cost.py
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python docs/generate.py
+
+$(VENV)/run.stamp: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pascalc needs Python 3.11 or later: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,torch]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
