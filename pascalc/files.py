@@ -54,7 +54,9 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         if path.is_dir():
-            raise CompileError("this is a directory, not an ONNX file", file=path, hint="Name the .onnx file inside it.")
+            raise CompileError(
+                "this is a directory, not an ONNX file", file=path, hint="Name the .onnx file inside it."
+            )
         data = path.read_bytes()
     except OSError as error:
         raise CompileError(f"the file cannot be read: {error.strerror or error}", file=path) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import onnx
@@ -95,12 +95,12 @@ def producer(tensor: gs.Tensor) -> gs.Node | None:
     return tensor.inputs[0] if tensor.inputs else None
 
 
-def is_operator(node: gs.Node | None, *names: str, domain: str = "") -> bool:
+def is_operator(node: gs.Node | None, *names: str, domain: str = "") -> TypeGuard[gs.Node]:
     """Whether the node is one of the named operators of a domain (the standard one unless told)."""
     return node is not None and node.op in names and (node.domain or "") == domain
 
 
-def is_ours(node: gs.Node | None, *names: str) -> bool:
+def is_ours(node: gs.Node | None, *names: str) -> TypeGuard[gs.Node]:
     """Whether the node is one of the named operators of the domain ``ai.pascalc``."""
     return node is not None and node.domain == DOMAIN and node.op in names
 
@@ -108,17 +108,6 @@ def is_ours(node: gs.Node | None, *names: str) -> bool:
 def has_tensor(node: gs.Node, index: int) -> bool:
     """Whether the optional input is given."""
     return len(node.inputs) > index and not node.inputs[index].is_empty()
-
-
-def replace_uses(model: Model, old: gs.Tensor, new: gs.Tensor) -> None:
-    """Let every consumer of ``old``, subgraphs and graph outputs included, take ``new`` instead."""
-    for node in list(old.outputs):
-        for index, tensor in enumerate(node.inputs):
-            if tensor is old:
-                node.inputs[index] = new
-    for index, tensor in enumerate(model.graph.outputs):
-        if tensor is old:
-            model.graph.outputs[index] = new
 
 
 def set_input(node: gs.Node, index: int, tensor: gs.Tensor) -> None:

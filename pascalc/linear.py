@@ -6,13 +6,14 @@ A layer's weight is edited only through here, and always by putting a new initia
 from __future__ import annotations
 
 from math import prod
+from typing import TypeGuard
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from pascalc.ops import DOMAIN
 from pascalc.graph import BATCH, Array, Model, has_tensor, is_constant, is_operator, producer, set_input
+from pascalc.ops import DOMAIN
 
 #: The operators with a weight, and where the bias of each lies.
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -20,7 +21,7 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 Scale = NDArray[np.float64]
 
 
-def is_layer(node: gs.Node | None) -> bool:
+def is_layer(node: gs.Node | None) -> TypeGuard[gs.Node]:
     """Whether the node is a linear layer: data in input 0, a weight of its own (not shared) in input 1."""
     if node is None or not is_operator(node, *LAYERS) or not has_tensor(node, 1):
         return False

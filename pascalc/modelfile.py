@@ -32,7 +32,7 @@ _DETACH_ABOVE = 4096
 _MESSAGE_LIMIT = 2**31 - 2**20
 
 _TENSOR = onnx.TensorProto
-M = TypeVar("M", bound=google.protobuf.message.Message)
+M = TypeVar("M", onnx.NodeProto, onnx.TensorProto, onnx.ValueInfoProto)
 
 
 def load(path: str | Path) -> Model:
@@ -88,9 +88,8 @@ def skeleton(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]]:
     tensors = graph.tensors(check_duplicates=False)
     weights: dict[str, Array] = {}
     for tensor in tensors.values():
-        if isinstance(tensor, gs.Constant) and isinstance(tensor._values, np.ndarray):
-            if tensor._values.nbytes > _DETACH_ABOVE:
-                weights[tensor.name] = tensor._values
+        if isinstance(tensor, gs.Constant) and isinstance(tensor._values, np.ndarray) and _is_big(tensor._values):
+            weights[tensor.name] = tensor._values
     big = [tensor for tensor in tensors.values() if tensor.name in weights]
     for tensor in big:
         tensor.to_variable(dtype=weights[tensor.name].dtype, shape=list(weights[tensor.name].shape))
@@ -195,7 +194,7 @@ def _header(name: str, array: Array) -> onnx.TensorProto:
 
 
 def _view(array: Array) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _tag(number: int, length: int) -> bytes:
@@ -209,7 +208,7 @@ def _tag(number: int, length: int) -> bytes:
 
 def _parse(data: bytes, path: Path) -> onnx.ModelProto:
     try:
-        model = onnx.ModelProto.FromString(data)
+        model: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except google.protobuf.message.DecodeError as error:
         raise CompileError(
             "this is not an ONNX file, or it is truncated", file=path, hint="Export or download the model again."
@@ -235,7 +234,7 @@ def _detach(model: onnx.ModelProto, path: Path) -> dict[str, Array]:
             raise CompileError(f"two initializers are named '{tensor.name}'", file=path)
         seen.add(tensor.name)
         array = _values(tensor, path)
-        if array.nbytes > _DETACH_ABOVE:
+        if _is_big(array):
             weights[tensor.name] = array
         else:
             small.append(onnx.numpy_helper.from_array(np.asarray(array), tensor.name))
@@ -272,7 +271,8 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
 def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
     for attribute in node.attribute:
         if attribute.name == "value":
-            return _copy(attribute.t)
+            value: onnx.TensorProto = attribute.t
+            return _copy(value)
         if attribute.name in ("value_float", "value_floats"):
             return onnx.numpy_helper.from_array(np.asarray(onnx.helper.get_attribute_value(attribute), np.float32))
         if attribute.name in ("value_int", "value_ints"):
@@ -287,7 +287,9 @@ def _values(tensor: onnx.TensorProto, path: Path) -> Array:
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     except (KeyError, ValueError) as error:
-        raise CompileError(f"an initializer has the unknown type {tensor.data_type}", file=path, node=tensor.name) from error
+        raise CompileError(
+            f"an initializer has the unknown type {tensor.data_type}", file=path, node=tensor.name
+        ) from error
     count = 1
     for dim in tensor.dims:
         count *= dim
@@ -315,7 +317,14 @@ def _values(tensor: onnx.TensorProto, path: Path) -> Array:
 
 
 #: Types of which several share a byte.
-_PACKED = {getattr(_TENSOR, name) for name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2") if hasattr(_TENSOR, name)}
+_PACKED = {_TENSOR.INT4, _TENSOR.UINT4, _TENSOR.FLOAT4E2M1, _TENSOR.INT2, _TENSOR.UINT2}
+
+
+def _is_big(array: Array) -> bool:
+    """Whether the array travels beside the skeleton; strings and packed types, whose bytes differ in a file, do not."""
+    if array.nbytes <= _DETACH_ABOVE or array.dtype.hasobject:
+        return False
+    return onnx.helper.np_dtype_to_tensor_dtype(array.dtype) not in _PACKED
 
 
 def _external(tensor: onnx.TensorProto, dtype: np.dtype[np.generic], count: int, path: Path) -> Array:

@@ -247,10 +247,7 @@ def _resize(node: gs.Node, types: Types) -> Decision:
 @_rule("linear", "zeros; other padding values are declined, reflected and edge padding copies", "Pad")
 def _pad(node: gs.Node, types: Types) -> Decision:
     data = _data_and_constants(types)
-    if has_tensor(node, 3):
-        axes = _axes(node, 3)
-    else:
-        axes = list(range(len(node.inputs[0].shape or ())))
+    axes = _axes(node, 3) if has_tensor(node, 3) else list(range(len(node.inputs[0].shape or ())))
     pads = _integers(node, 1)
     if any(axis == 0 and (pads[i] or pads[i + len(axes)]) for i, axis in enumerate(axes)):
         raise Declined("it pads the batch")
@@ -259,7 +256,12 @@ def _pad(node: gs.Node, types: Types) -> Decision:
     return Decision(types, data)
 
 
-@_rule("per-step monotone", "an OR of spikes in each step; on currents it is computed on the sums", "MaxPool", "GlobalMaxPool")
+@_rule(
+    "per-step monotone",
+    "an OR of spikes in each step; on currents it is computed on the sums",
+    "MaxPool",
+    "GlobalMaxPool",
+)
 def _max_pool(node: gs.Node, types: Types) -> Decision:
     if not isinstance(types[0], Spikes):
         raise Declined("the maximum of a sum is not the sum of maxima")

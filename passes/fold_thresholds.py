@@ -1,9 +1,9 @@
 """Thresholds into the weights: theta becomes L, so that a spike is 1 and a synaptic operation a true accumulate.
 
-A neuron fires c = clip(floor(z*L/theta + phi), 0, L) spikes of height theta/L. With z' = z*L/theta computed by the layer
-before (its weights and bias multiplied by L/theta) and the layer behind multiplied by theta/L, the same spikes have
-height 1. Done only where every layer before and behind can take its factor: linear layers with a weight of their own,
-reached through additions, pooling and shape operators alone.
+A neuron fires c = clip(floor(z*L/theta + phi), 0, L) spikes of height theta/L. With z' = z*L/theta computed by the
+layer before (its weights and bias multiplied by L/theta) and the layer behind multiplied by theta/L, the same spikes
+have height 1. Done only where every layer before and behind can take its factor: linear layers with a weight of their
+own, reached through additions, pooling and shape operators alone.
 """
 
 from __future__ import annotations
@@ -108,7 +108,10 @@ def _channels_fit(node: gs.Node, theta: Scale) -> bool:
 def _inputs_fit(node: gs.Node, theta: Scale) -> bool:
     rank = len(node.inputs[0].shape or ())
     return theta.size == 1 or (
-        theta.ndim == rank - 1 and theta.shape[0] == theta.size and _plain(node, rank) and not node.attrs.get("group", 1) > 1
+        theta.ndim == rank - 1
+        and theta.shape[0] == theta.size
+        and _plain(node, rank)
+        and not node.attrs.get("group", 1) > 1
     )
 
 

@@ -17,8 +17,8 @@ import onnx.numpy_helper
 import onnx.shape_inference
 import onnx_graphsurgeon as gs
 
-from pascalc.errors import CompileError
 from pascalc.constants import CannotEvaluate, evaluate
+from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Array, Model, has_tensor, is_constant, is_operator, set_input, sweep
 from pascalc.modelfile import skeleton
 from pascalc.passes.base import Pass
@@ -26,7 +26,7 @@ from pascalc.passes.base import Pass
 Shape = list[Any] | None
 
 _PROBES = (2, 3)
-_UNSUPPORTED = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
+_UNSUPPORTED: dict[int, str] = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,11 @@ def _settle(probe: onnx.ModelProto, types: dict[str, tuple[Any, Shape]], opset: 
 
 #: What exporters compute shapes with.
 _SHAPE_ARITHMETIC = frozenset(
-    "Add Cast Ceil Concat ConstantOfShape Div Equal Floor Gather Identity Max Min Mod Mul Range ReduceProd Reshape "
-    "ScatterND Slice Squeeze Sub Transpose Unsqueeze Where".split()
+    (
+        *("Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "Div", "Equal", "Floor", "Gather", "Identity", "Max"),
+        *("Min", "Mod", "Mul", "Range", "ReduceProd", "Reshape", "ScatterND", "Slice", "Squeeze", "Sub", "Transpose"),
+        *("Unsqueeze", "Where"),
+    )
 )
 
 
@@ -161,7 +164,8 @@ def _of_shapes(
 ) -> list[Array] | None:
     if node.domain not in ("", "ai.onnx") or any(types.get(n, (None, None))[1] is None for n in node.output):
         return None
-    if any(not all(isinstance(d, int) for d in types[n][1] or []) or prod(types[n][1] or []) > 4096 for n in node.output):
+    shapes = [types[name][1] or [] for name in node.output]
+    if any(not all(isinstance(d, int) for d in shape) or prod(shape) > 4096 for shape in shapes):
         return None
     if node.op_type == "Shape":
         shape = types.get(node.input[0], (None, None))[1]
@@ -188,9 +192,7 @@ def _types(probe: onnx.ModelProto) -> dict[str, tuple[Any, Shape]]:
         dims = list(tensor.shape.dim) if tensor.HasField("shape") else None
         found[value.name] = (
             dtype,
-            None
-            if dims is None
-            else [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in dims],
+            None if dims is None else [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in dims],
         )
     return found
 

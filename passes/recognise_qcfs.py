@@ -65,9 +65,11 @@ class _Bounded:
             usable = np.isfinite(step.value) & (step.value != 0)
             factor = np.where(usable, np.abs(step.value), 1.0)
             positive = self.positive and bool(np.all(usable & (step.value > 0)))
-            return _Bounded(*(v * factor for v in (self.scale, self.shift, self.low, self.high)), positive)
+            scaled = (self.scale * factor, self.shift * factor, self.low * factor, self.high * factor)
+            return _Bounded(*scaled, positive)
         if step.kind == "shift":
-            return _Bounded(self.scale, *(v + step.value for v in (self.shift, self.low, self.high)), self.positive)
+            shifted = (self.shift + step.value, self.low + step.value, self.high + step.value)
+            return _Bounded(self.scale, *shifted, self.positive)
         bound = np.maximum if step.kind == "low" else np.minimum
         return replace(self, low=bound(self.low, step.value), high=bound(self.high, step.value))
 

@@ -145,7 +145,8 @@ class _Unroll:
                     for index, tensor in enumerate(inner.inputs):
                         if isinstance(self._type(tensor), Train):
                             inner.inputs[index] = self._convert(tensor, Analog())
-                    self._convert_captured(inner) if any(isinstance(v, gs.Graph) for v in inner.attrs.values()) else None
+                    if any(isinstance(v, gs.Graph) for v in inner.attrs.values()):
+                        self._convert_captured(inner)
                 for index, tensor in enumerate(value.outputs):
                     if isinstance(self._type(tensor), Train):
                         value.outputs[index] = self._convert(tensor, Analog())
