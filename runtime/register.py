@@ -7,7 +7,8 @@ as it is, and passes operators that are not ours on to the shipped one.
 What the library does around a kernel (onnxruntime-extensions 0.15):
 
 - inputs are fresh copies, owned by the kernel, made with the interpreter lock held; the output is copied once more;
-- attributes arrive as text, floats with six significant digits;
+- attributes arrive as text, and floats are rounded to six significant digits in it, so that a session that knows its
+  model hands phi over in the :class:`Recording`;
 - an exception that leaves the handler ends the process, and an array of another dtype, layout or size than declared
   is copied as if it were right.
 
@@ -21,7 +22,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -39,12 +40,14 @@ class Recording:
     """What the kernels of one run are asked for, and what they leave behind.
 
     Attributes:
+        phi: by label, the exact phi of the neurons.
         staged: run neurons step by step, and count their events, instead of in closed form.
         events: by label, the events of the neurons that ran step by step.
         error: the first exception of a kernel; the kernels after it give zeros.
         label: the label of the neuron that raised it.
     """
 
+    phi: Mapping[str, float] = field(default_factory=dict)
     staged: bool = False
     events: dict[str, Events] = field(default_factory=dict)
     error: BaseException | None = None
@@ -126,49 +129,35 @@ def _handle(operator_id: int, feeds: list[Any], attributes: dict[str, str]) -> t
 def _guarded(operator: Operator, kernel: Kernel, feeds: list[Any], texts: Mapping[str, str]) -> FloatArray:
     """Runs a kernel; never raises. After an error the result is zeros, or NaN where nobody could raise the error."""
     record: Recording | None = getattr(_active, "record", None)
-    shape: tuple[int, ...] = (0,) * np.ndim(feeds[0])
+    shape = _output_shape(feeds[0].shape, texts)
     try:
-        shape = _output_shape(feeds[0].shape, texts)
-        if record is None:
-            return _checked(kernel(feeds, _parsed(operator, texts), Recording()), shape)
-        if record.error is None:
-            return _checked(kernel(feeds, _parsed(operator, texts), record), shape)
+        run = record or Recording()
+        if run.error is None:
+            return _checked(kernel(feeds, _parsed(operator, texts, run), run), shape)
     except BaseException as error:
-        if record is None:
-            print(f"{operator.name} '{texts.get('label')}' gives NaN, because its kernel raised:", file=sys.stderr)
-            traceback.print_exception(error)
-            return np.full(shape, np.nan, np.float32)
-        record.error, record.label = error, texts.get("label", "")
-    return np.zeros(shape, np.float32)
+        if record is not None:
+            record.error, record.label = error, texts["label"]
+        else:
+            with suppress(Exception):
+                print(f"{operator.name} '{texts['label']}' gives NaN, because its kernel raised:", file=sys.stderr)
+                traceback.print_exception(error)
+    try:
+        return np.full(shape, np.nan if record is None else 0, np.float32)
+    except (MemoryError, ValueError):  # larger than memory, or than any array
+        return np.empty((0,) * len(shape), np.float32)
 
 
 def _output_shape(shape: tuple[int, ...], texts: Mapping[str, str]) -> tuple[int, ...]:
-    """The shape of a neuron's output, by the shape of X and the attributes as text."""
-    steps_in, steps_out = int(texts.get("steps_in", "1")), int(texts.get("steps_out", "1"))
-    return (shape[0] // steps_in * steps_out, *shape[1:])
+    """The shape of a neuron's output, by the shape of X and the attributes as text, whether they make sense or not."""
+    steps_in, steps_out = max(1, int(texts.get("steps_in", 1))), max(0, int(texts.get("steps_out", 1)))
+    return (*(rows // steps_in * steps_out for rows in shape[:1]), *shape[1:])
 
 
-def _parsed(operator: Operator, texts: Mapping[str, str]) -> dict[str, Any]:
-    """Attributes in their types.
-
-    Raises:
-        ValueError: a float that the library may have rounded on the way here.
-    """
-    values: dict[str, Any] = {}
-    for attribute in operator.attributes:
-        text = texts[attribute.name]
-        if attribute.type == "int":
-            values[attribute.name] = int(text)
-        elif attribute.type == "float":
-            digits = text.partition("e")[0].replace(".", "").strip("-0")
-            if len(digits) >= 6:
-                raise ValueError(
-                    f"onnxruntime-extensions hands over {attribute.name} rounded to six digits, {text}: "
-                    "run this network with native kernels"
-                )
-            values[attribute.name] = float(text)
-        else:
-            values[attribute.name] = text
+def _parsed(operator: Operator, texts: Mapping[str, str], record: Recording) -> dict[str, Any]:
+    """Attributes in their types, phi as exact as it is known."""
+    types = {"int": int, "float": float, "string": str}
+    values = {attribute.name: types[attribute.type](texts[attribute.name]) for attribute in operator.attributes}
+    values["phi"] = record.phi.get(texts["label"], values["phi"])
     return values
 
 

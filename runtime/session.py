@@ -28,8 +28,9 @@ _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 def session_options(*, threads: int | None = None) -> ort.SessionOptions:
     """Options for an onnxruntime session of your own whose neurons run on the NumPy kernels.
 
-    A kernel cannot raise from inside onnxruntime. In :class:`InferenceSession` its error is raised after the run; in
-    a session of your own it is printed on stderr and the neuron's output is NaN.
+    Two things differ from :class:`InferenceSession`. A kernel cannot raise from inside onnxruntime: its error is
+    printed on stderr and the neuron's output is NaN. And phi reaches the kernel rounded to six significant digits,
+    which changes nothing for values such as 0.5.
 
     Args:
         threads: threads of onnxruntime's own kernels; by default one for each core.
@@ -54,6 +55,7 @@ class _Neuron:
     output: str
     threshold: str
     levels: int
+    phi: float
     steps_out: int | None
 
 
@@ -71,7 +73,8 @@ class InferenceSession:
     Sessions may run in several Python threads at a time, also one session.
 
     Raises:
-        CompileError: the file cannot be read, is no valid ONNX, or uses an operator that onnxruntime lacks.
+        CompileError: the file cannot be read, is no valid ONNX, or uses an operator that onnxruntime lacks; or, with
+            NumPy kernels, several neurons have one label.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class InferenceSession:
         self._events: dict[str, Events] = {}
         self._lock = threading.Lock()
         self._session = self._open(model if isinstance(model, bytes) else os.fspath(model))
+        self._phi = {neuron.label: neuron.phi for neuron in self._neurons.values()} if kernels == "numpy" else {}
 
     @property
     def inputs(self) -> list[ort.NodeArg]:
@@ -143,6 +147,8 @@ class InferenceSession:
                 raise CompileError(
                     "there is no such neuron", node=name, file=self._file, hint=f"There are {', '.join(self._neurons)}."
                 )
+        if not wanted:
+            return {}
         chosen = [self._neurons[name] for name in wanted]
         fetches = list(dict.fromkeys(tensor for neuron in chosen for tensor in _tensors(neuron)))
         values = dict(zip(fetches, self._run(self._traced, fetches, feeds), strict=True))
@@ -169,7 +175,7 @@ class InferenceSession:
     def _run(
         self, session: ort.InferenceSession, output_names: Sequence[str] | None, feeds: Mapping[str, Array]
     ) -> list[Array]:
-        record = Recording(self._staged)
+        record = Recording(phi=self._phi, staged=self._staged)
         try:
             with recording(record):
                 outputs: list[Array] = session.run(output_names, dict(feeds))
@@ -194,7 +200,8 @@ class InferenceSession:
             if label in neurons:
                 raise CompileError("two neurons have this label", node=label, file=self._file)
             steps_out = attributes["steps_out"].i if "steps_out" in attributes else None
-            neurons[label] = _Neuron(label, node.output[0], node.input[1], attributes["levels"].i, steps_out)
+            levels, phi = attributes["levels"].i, attributes["phi"].f
+            neurons[label] = _Neuron(label, node.output[0], node.input[1], levels, phi, steps_out)
         return neurons
 
     @cached_property

@@ -1,0 +1,113 @@
+"""Every executor of a neuron gives the same bits: the function body in onnxruntime, the NumPy kernels in onnxruntime,
+and both under the reference evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from pascalc.runtime import InferenceSession, reference_ops
+from tests.runtime.networks import adversarial_currents, one_pasc_if, one_qcfs, spiking_cnn
+
+Array = NDArray[np.float32]
+
+
+def onnxruntime(kernels: Any, **options: Any) -> Callable[[bytes, Array], Array]:
+    return lambda model, x: InferenceSession(model, kernels, **options).run(None, {"X": x})[0]
+
+
+def reference(**options: Any) -> Callable[[bytes, Array], Array]:
+    def run(model: bytes, x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            evaluator = ReferenceEvaluator(onnx.load_from_string(model), **options)
+            (y,) = evaluator.run(None, {"X": x})
+        assert isinstance(y, np.ndarray)
+        return y
+
+    return run
+
+
+EXECUTORS: dict[str, Callable[[bytes, Array], Array]] = {
+    "onnxruntime, NumPy": onnxruntime("numpy"),
+    "onnxruntime, NumPy, staged": onnxruntime("numpy", staged=True),
+    "reference, NumPy": reference(new_ops=reference_ops()),
+    "reference, NumPy, staged": reference(new_ops=reference_ops(staged=True)),
+    "reference, body": reference(),
+}
+
+THRESHOLDS = {
+    "scalar": np.array(1.7),
+    "one": np.array([1.7]),
+    "channel": np.array([0.3, 1.7, 5.0]).reshape(3, 1, 1),
+    "batch and channel": np.array([0.3, 1.7, 5.0]).reshape(1, 3, 1, 1),
+    "tiny": np.array(1e-40),
+    "huge": np.array(3e38),
+}
+
+
+@pytest.mark.parametrize("threshold", THRESHOLDS.values(), ids=THRESHOLDS.keys())
+@pytest.mark.parametrize(("levels", "steps_in", "phi"), [(4, 4, 0.5), (1, 7, 0.5), (16, 1, 0.0), (255, 3, 0.5)])
+def test_pasc_if(threshold: Array, levels: int, steps_in: int, phi: float) -> None:
+    model = one_pasc_if(threshold, levels, steps_in, phi=phi)
+    x = adversarial_currents(np.random.default_rng(0), steps_in, (5, 3, 9, 8), 1.7 / levels)
+    expected = onnxruntime("native")(model, x)
+    assert expected.shape == (5 * levels, 3, 9, 8)
+    assert not np.isnan(expected).any()
+    for name, run in EXECUTORS.items():
+        y = run(model, x)
+        assert y.tobytes() == expected.tobytes(), name
+        assert y.shape == expected.shape, name
+
+
+@pytest.mark.parametrize("threshold", THRESHOLDS.values(), ids=THRESHOLDS.keys())
+@pytest.mark.parametrize(("levels", "phi"), [(1, 0.5), (4, 0.5), (16, 0.0), (255, 0.25)])
+def test_qcfs(threshold: Array, levels: int, phi: float) -> None:
+    model = one_qcfs(threshold, levels, phi=phi)
+    x = adversarial_currents(np.random.default_rng(1), 1, (5, 3, 9, 8), 1.7 / levels)
+    expected = onnxruntime("native")(model, x)
+    for name, run in EXECUTORS.items():
+        y = run(model, x)
+        np.testing.assert_array_equal(y, expected, name, strict=True)
+        assert np.signbit(y)[~np.isnan(y)].tobytes() == np.signbit(expected)[~np.isnan(expected)].tobytes(), name
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_function_body_adds_the_steps_in_order(threads: int) -> None:
+    """Cancelling currents: added in the opposite order, they give other spikes."""
+    rng = np.random.default_rng(2)
+    backwards = 0
+    for steps_in in (*range(1, 34), 63, 64, 65, 127, 128, 129, 200, 255):
+        model = one_pasc_if(1.0, 16, steps_in)
+        native, numpy = InferenceSession(model, threads=threads), InferenceSession(model, "numpy")
+        for neurons in (1, 2, 3, 7, 8, 17, 64, 67):
+            x = rng.normal(0, 1, (steps_in, neurons)) * 10.0 ** rng.integers(0, 8, (steps_in, neurons))
+            x[-1] -= x.sum(axis=0) - rng.uniform(0, 1, neurons)
+            feeds = {"X": x.astype(np.float32)}
+            expected = numpy.run(None, feeds)[0]
+            assert native.run(None, feeds)[0].tobytes() == expected.tobytes(), (steps_in, neurons)
+            backwards += not np.array_equal(numpy.run(None, {"X": feeds["X"][::-1]})[0], expected)
+    assert backwards > 200
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_whole_network(batch: int) -> None:
+    model = spiking_cnn()
+    x = np.random.default_rng(3).normal(0, 1, (batch, 2, 8, 8)).astype(np.float32)
+    native, numpy = InferenceSession(model.SerializeToString()), InferenceSession(model.SerializeToString(), "numpy")
+    staged = InferenceSession(model.SerializeToString(), "numpy", staged=True)
+    expected = native.run(None, {"X": x})[0]
+    assert expected.shape == (batch, 3)
+    spikes = native.trace({"X": x})
+    for session in (numpy, staged):
+        np.testing.assert_array_equal(session.run(None, {"X": x})[0], expected)
+        for label, train in session.trace({"X": x}).items():
+            np.testing.assert_array_equal(train, spikes[label], label, strict=True)
+    if batch:
+        y = reference(new_ops=reference_ops())(model.SerializeToString(), x)
+        np.testing.assert_allclose(y, expected, atol=1e-5)
