@@ -41,7 +41,9 @@ class _Cli(click.Group):
         except Exception as error:  # a bug of ours: no traceback unless asked for, and never status 0
             if ctx.params.get("debug"):
                 raise
-            message = f"internal error: {type(error).__name__}: {error}. 'pascalc --debug ...' shows where; please report it."
+            message = (
+                f"internal error: {type(error).__name__}: {error}. 'pascalc --debug ...' shows where; please report it."
+            )
             click.echo(f"pascalc: {message}", err=True)
             sys.exit(2)
 
@@ -86,9 +88,7 @@ def compile_command(
     """Compile MODEL.onnx into a spiking network."""
     from pascalc.compiler import compile_model
 
-    result = compile_model(
-        model, output, neuron=neuron, schedule=schedule, stop_after=stop_after, dump_ir=dump_ir
-    )
+    result = compile_model(model, output, neuron=neuron, schedule=schedule, stop_after=stop_after, dump_ir=dump_ir)
     found = result.network.neurons
     not_spiking = result.network.not_spiking
     lines = [
@@ -123,7 +123,16 @@ def verify_command(
     with _progress("verifying") as progress:
         result = verify(model, compiled, data, limit=limit, batch=batch, progress=progress)
     rows = [
-        (x.name, x.levels, x.steps_in, x.steps_out, x.neurons, x.root_mismatches, f"{x.max_root_margin:.1e}", x.count_mismatches)
+        (
+            x.name,
+            x.levels,
+            x.steps_in,
+            x.steps_out,
+            x.neurons,
+            x.root_mismatches,
+            f"{x.max_root_margin:.1e}",
+            x.count_mismatches,
+        )
         for x in result.layers
     ]
     header = ["layer", "L", "steps in", "steps out", "neurons", "root mismatches", "largest margin", "counts differing"]
@@ -138,7 +147,9 @@ def verify_command(
         f"{result.source_self_mismatches}); largest output difference {result.max_abs_output_diff:.2g}",
     ]
     if result.requantised:
-        lines.append(f"{len(result.requantised)} layers have other levels than the source; it was taken at those levels")
+        lines.append(
+            f"{len(result.requantised)} layers have other levels than the source; it was taken at those levels"
+        )
     for root in result.roots[:10]:
         lines.append(
             f"root: {root.layer} sample {root.sample} {root.index}: {root.source_count} -> {root.count}, "
@@ -164,9 +175,7 @@ def verify_command(
     help="What computes the neurons: onnxruntime's kernels, or the NumPy library.",
 )
 @_json
-def eval_command(
-    model: Path, data: Path, limit: int | None, batch: int, kernels: Any, json_file: str | None
-) -> None:
+def eval_command(model: Path, data: Path, limit: int | None, batch: int, kernels: Any, json_file: str | None) -> None:
     """Accuracy, spike rates and time of a network, source or compiled."""
     from pascalc.evaluator import evaluate
 
@@ -207,9 +216,7 @@ def inspect_command(model: Path, json_file: str | None) -> None:
 def passes_command(json_file: str | None) -> None:
     """List the passes of every schedule, in order."""
     rows = [(name, i, p.name(), p.summary()) for name, passes in SCHEDULES.items() for i, p in enumerate(passes, 1)]
-    values = {
-        name: [{"name": p.name(), "summary": p.summary()} for p in passes] for name, passes in SCHEDULES.items()
-    }
+    values = {name: [{"name": p.name(), "summary": p.summary()} for p in passes] for name, passes in SCHEDULES.items()}
     _report("\n".join(f"{s:10} {i:2}  {n:18} {d}" for s, i, n, d in rows), values, json_file)
 
 

@@ -62,7 +62,9 @@ def load_data(path: str | Path, model: Model, limit: int | None = None) -> Data:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files} if isinstance(file, np.lib.npyio.NpzFile) else None
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        message = error.strerror if isinstance(error, OSError) and error.strerror else "it is not an .npz of plain arrays"
+        message = (
+            error.strerror if isinstance(error, OSError) and error.strerror else "it is not an .npz of plain arrays"
+        )
         raise CompileError(f"the data cannot be read: {message}", file=path, hint=_HINT) from error
     if arrays is None:
         raise CompileError("this is a single array, not an .npz", file=path, hint=_HINT)
@@ -98,7 +100,9 @@ def _checked(array: Array, key: str, value: onnx.ValueInfoProto, path: Path) -> 
     dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
     shape = "x".join("*" if d is None else str(d) for d in dims[1:])
     if array.dtype != wanted:
-        raise CompileError(f"'{key}' is {array.dtype}, but the input '{value.name}' wants {wanted}", file=path, hint=_HINT)
+        raise CompileError(
+            f"'{key}' is {array.dtype}, but the input '{value.name}' wants {wanted}", file=path, hint=_HINT
+        )
     fits = array.ndim == len(dims) and all(d in (None, n) for d, n in zip(dims[1:], array.shape[1:], strict=True))
     if not fits:
         raise CompileError(
@@ -115,5 +119,7 @@ def _checked(array: Array, key: str, value: onnx.ValueInfoProto, path: Path) -> 
 
 def _checked_labels(labels: Array, path: Path) -> Array:
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise CompileError(f"'{LABELS}' must be one integer a sample, not {labels.dtype} {list(labels.shape)}", file=path)
+        raise CompileError(
+            f"'{LABELS}' must be one integer a sample, not {labels.dtype} {list(labels.shape)}", file=path
+        )
     return labels.astype(np.int64)

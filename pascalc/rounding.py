@@ -2,28 +2,31 @@
 
 Two orders of the same float sum differ by at most a few units in the last place of the sum of the absolute products.
 This module builds the network that computes that sum for chosen tensors: every weight, bias and input by its absolute
-value, every subtraction an addition, cut at the neurons, whose outputs are fed in. An operator that is no sum of products
-(Softmax, Sigmoid, ...) counts with its own absolute value and the largest sum among its inputs.
+value, every subtraction an addition, cut at the neurons, whose outputs are fed in. An operator that is no sum of
+products (Softmax, Sigmoid, ...) counts with its own absolute value and the largest sum among its inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from pascalc.graph import Model, is_constant, is_operator, producer, sort, sweep
+from pascalc.graph import Array, Model, is_constant, is_operator, producer, sort, sweep
 
 #: How many units in the last place of the sum of absolute products are "a few".
 ULPS = 4
 
-_LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sum", "Mul")
-_DATA_FIRST = (
-    "AveragePool GlobalAveragePool MaxPool GlobalMaxPool ReduceMean ReduceSum Flatten Reshape Transpose Squeeze "
-    "Unsqueeze Slice Split Gather Concat Pad Resize Identity Dropout DepthToSpace SpaceToDepth Expand"
-).split()
+#: Sums of products of all inputs; a data input that is only moved, pooled or summed; bounded by the input.
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sum", "Mul", "Concat")
+_MOVES = (
+    *("AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "Resize", "Pad"),
+    *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Expand"),
+    *("DepthToSpace", "SpaceToDepth"),
+)
 _BOUNDED_BY_INPUT = ("Relu", "Clip", "Identity", "Dropout", "Neg", "Abs", "LeakyRelu")
 
 
@@ -68,14 +71,15 @@ def cut_off(model: Model, tensor: gs.Tensor) -> None:
 
 def declare(tensor: gs.Tensor) -> onnx.ValueInfoProto:
     """The tensor as an input or output of unknown shape."""
-    return onnx.helper.make_tensor_value_info(tensor.name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype)), None)
+    return onnx.helper.make_tensor_value_info(
+        tensor.name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype)), None
+    )
 
 
 class _Builder:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.done: dict[int, gs.Tensor] = {}
-        self.fed = {id(t) for t in model.graph.inputs}
 
     def absolute(self, wanted: gs.Tensor) -> gs.Tensor:
         """The tensor of absolute products; depth first without recursion, as networks are deep."""
@@ -94,16 +98,15 @@ class _Builder:
         return self.done[id(wanted)]
 
     def _needs(self, tensor: gs.Tensor) -> list[gs.Tensor]:
+        """The tensors whose absolute products the tensor's own are made of."""
         node = producer(tensor)
         if node is None:
             return []
-        if is_operator(node, "Sub", "Div", *_LINEAR):
+        if is_operator(node, *_PRODUCTS, "Sub") or _is_scaling(node):
             return list(node.inputs)
         if is_operator(node, "BatchNormalization"):
-            return list(node.inputs[:4])
-        if is_operator(node, "Concat"):
-            return list(node.inputs)
-        if is_operator(node, *_DATA_FIRST, *_BOUNDED_BY_INPUT):
+            return list(node.inputs[:3])
+        if is_operator(node, *_MOVES, *_BOUNDED_BY_INPUT):
             return [node.inputs[0]]
         return [t for t in node.inputs if not is_constant(t) and not t.is_empty()]
 
@@ -113,26 +116,23 @@ class _Builder:
             return self._constant(tensor, np.abs(tensor.values))
         if tensor.is_empty():
             return tensor
-        needs = self._needs(tensor)
-        if node is None or not needs:
+        parts = [self.done[id(t)] for t in self._needs(tensor)]
+        if node is None or not parts:
             return self._node("Abs", [tensor], tensor)
-        parts = [self.done[id(t)] for t in needs]
-        if is_operator(node, "Sub"):
-            return self._node("Add", parts, tensor)
-        if is_operator(node, "BatchNormalization"):
-            scale, bias, mean = parts[1], parts[2], node.inputs[3]
-            negative = self._constant(mean, -np.abs(mean.values))  # |x| - (-|mean|)
-            return self._node(node.op, [parts[0], scale, bias, negative, node.inputs[4]], tensor, node.attrs)
         if is_operator(node, *_BOUNDED_BY_INPUT):
             return parts[0]
-        if is_operator(node, "Div") and not is_constant(node.inputs[1]) or not is_operator(
-            node, "Div", *_LINEAR, *_DATA_FIRST
-        ):
-            return self._other(tensor, parts)
-        rest = [] if is_operator(node, "Concat", "Div", *_LINEAR) else list(node.inputs[1:])
+        if is_operator(node, "Sub"):
+            return self._node("Add", parts, tensor)
         attrs = {k: abs(v) if k in ("alpha", "beta") else v for k, v in node.attrs.items()}
-        index = next(i for i, t in enumerate(node.outputs) if t is tensor)
-        return self._node(node.op, [*parts, *rest], tensor, attrs, index, len(node.outputs))
+        if is_operator(node, *_PRODUCTS) or _is_scaling(node):
+            return self._node(node.op, parts, tensor, attrs)
+        if is_operator(node, "BatchNormalization"):
+            mean = self._constant(node.inputs[3], -np.abs(node.inputs[3].values))  # |x| - (-|mean|)
+            return self._node(node.op, [*parts, mean, node.inputs[4]], tensor, attrs)
+        if is_operator(node, *_MOVES):
+            index = next(i for i, t in enumerate(node.outputs) if t is tensor)
+            return self._node(node.op, [*parts, *node.inputs[1:]], tensor, attrs, index, len(node.outputs))
+        return self._other(tensor, parts)
 
     def _other(self, tensor: gs.Tensor, parts: list[gs.Tensor]) -> gs.Tensor:
         total = self._node("Abs", [tensor], tensor)
@@ -141,13 +141,24 @@ class _Builder:
             total = self._node("Add", [total, largest], tensor)
         return total
 
-    def _constant(self, tensor: gs.Tensor, values: np.ndarray) -> gs.Constant:  # type: ignore[type-arg]
+    def _constant(self, tensor: gs.Tensor, values: Array) -> gs.Constant:
         return self.model.constant(f"abs:{tensor.name}", values)
 
     def _node(
-        self, op: str, inputs: list[gs.Tensor], like: gs.Tensor, attrs: object = None, index: int = 0, count: int = 1
+        self,
+        op: str,
+        inputs: list[gs.Tensor],
+        like: gs.Tensor,
+        attrs: Mapping[str, Any] | None = None,
+        index: int = 0,
+        count: int = 1,
     ) -> gs.Tensor:
         outs = [gs.Variable(self.model.unique_name(f"abs:{like.name}/{i}"), like.dtype, None) for i in range(count)]
         name = self.model.unique_name(f"abs:{like.name}/{op}")
-        self.model.graph.nodes.append(gs.Node(op, name, attrs=dict(attrs or {}), inputs=inputs, outputs=outs))  # type: ignore[call-overload]
+        self.model.graph.nodes.append(gs.Node(op, name, attrs=dict(attrs or {}), inputs=inputs, outputs=outs))
         return outs[index]
+
+
+def _is_scaling(node: gs.Node) -> bool:
+    """A division by a constant."""
+    return is_operator(node, "Div") and is_constant(node.inputs[1])

@@ -10,7 +10,8 @@ checked twice:
   of absolute products (pascalc/rounding.py).
 - *count mismatches*: the spiking network runs by itself, and roots are included with what follows from them.
 
-The network's outputs are checked like a layer's currents: fed with the source's levels they must agree within the bound.
+The network's outputs are checked like a layer's currents: fed with the source's levels, they must agree within the
+bound.
 """
 
 from __future__ import annotations
@@ -267,7 +268,14 @@ class _Verifier:
         self.result.source_self_mismatches += _differing(expected[0][:count], again[0][:count])
 
     def _add_roots(
-        self, layer: _Layer, check: LayerCheck, expected: Array, counts: Array, z: Array, fed: dict[str, Array], start: int
+        self,
+        layer: _Layer,
+        check: LayerCheck,
+        expected: Array,
+        counts: Array,
+        z: Array,
+        fed: dict[str, Array],
+        start: int,
     ) -> None:
         """Root mismatches of one layer in one batch, each with its margin and bound in levels."""
         if self.bounds is None:
@@ -277,8 +285,8 @@ class _Verifier:
         total = _run(self.bounds, fed)[f"abs:{layer.before}"]
         u = z[: len(expected)].astype(np.float64)[where] * gain + layer.source.phi
         given = counts[where]
-        # how far u must move to give the count: up to it, or down below the next
-        margin = np.where(given > expected[where], given - u, u - (given + 1))
+        # how far u lies from where the spiking network's count begins: from below, or from above
+        margin = np.abs(np.where(given > expected[where], given - u, u - (given + 1)))
         ulp = float(np.finfo(z.dtype).eps)
         bound = ULPS * ulp * (total[: len(expected)][where] * gain + 2 * np.maximum(np.abs(u), 1))
         check.root_mismatches += len(margin)
