@@ -17,8 +17,18 @@ import onnx_graphsurgeon as gs
 
 from pascalc.graph import Array, Model, is_constant, is_operator, producer, sort, sweep
 
-#: How many units in the last place of the sum of absolute products are "a few".
-ULPS = 4
+#: How many units in the last place of the sum of absolute products are "a few", for one sum of products.
+_ULPS = 4
+
+
+def allowance(steps: int) -> float:
+    """Units in the last place that a sum of products may be off when it arrives as a train of ``steps`` parts.
+
+    Adding T numbers one after the other is off by at most (T-1)/2 units in the last place of the sum of their absolute
+    values (Higham, Accuracy and Stability of Numerical Algorithms, sec. 4.2).
+    """
+    return _ULPS + (steps - 1) / 2
+
 
 #: Sums of products of all inputs; a data input that is only moved, pooled or summed; bounded by the input.
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sum", "Mul", "Concat")

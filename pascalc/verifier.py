@@ -31,7 +31,7 @@ from pascalc.graph import Array, Model
 from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import Neuron, add_sum, before_accumulate, neurons
 from pascalc.passes import ANALYSIS
-from pascalc.rounding import ULPS, absolute_products, cut_off, declare
+from pascalc.rounding import absolute_products, allowance, cut_off, declare
 from pascalc.runtime import InferenceSession
 
 Progress = Callable[[int, int], None]
@@ -288,7 +288,11 @@ class _Verifier:
         # how far u lies from where the spiking network's count begins: from below, or from above
         margin = np.abs(np.where(given > expected[where], given - u, u - (given + 1)))
         ulp = float(np.finfo(z.dtype).eps)
-        bound = ULPS * ulp * (total[: len(expected)][where] * gain + 2 * np.maximum(np.abs(u), 1))
+        bound = (
+            allowance(layer.compiled.steps_in)
+            * ulp
+            * (total[: len(expected)][where] * gain + 2 * np.maximum(np.abs(u), 1))
+        )
         check.root_mismatches += len(margin)
         check.roots_beyond_bound += int(np.count_nonzero(margin > bound))
         check.max_root_margin = max(check.max_root_margin, float(margin.max()))
@@ -309,8 +313,9 @@ class _Verifier:
 
     def _check_output(self, expected: Array, given: Array, absolute: Array) -> None:
         ulp = float(np.finfo(expected.dtype).eps)
-        bound = ULPS * ulp * (np.broadcast_to(absolute[: len(expected)], expected.shape) + 2 * np.abs(expected))
-        excess = np.abs(expected - given) / np.maximum(bound, np.finfo(expected.dtype).tiny)
+        steps = max(x.compiled.steps_out for x in self.layers)
+        total = np.broadcast_to(absolute[: len(expected)], expected.shape) + 2 * np.abs(expected)
+        excess = np.abs(expected - given) / np.maximum(allowance(steps) * ulp * total, np.finfo(expected.dtype).tiny)
         self.result.output_excess = max(self.result.output_excess, float(excess.max(initial=0)))
 
 
