@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -99,22 +99,26 @@ _registered: dict[int, tuple[Operator, Kernel]] = {}
 _TYPES = {"int": PyCustomOpDef.dt_int64, "float": PyCustomOpDef.dt_float, "string": PyCustomOpDef.dt_string}
 
 
-@cache
+_registration = threading.Lock()
+
+
 def register() -> str:
     """Registers the neurons' kernels with onnxruntime-extensions, once a process.
 
     Returns:
         The path of the library, for ``SessionOptions.register_custom_ops_library``.
     """
-    for operator, kernel in _KERNELS:
-        definition = onnx_op(
-            op_type=f"{DOMAIN}::{operator.name}",
-            inputs=[PyCustomOpDef.dt_float] * len(operator.inputs),
-            outputs=[PyCustomOpDef.dt_float] * len(operator.outputs),
-            attrs={attribute.name: _TYPES[attribute.type] for attribute in operator.attributes},
-        )(kernel)
-        _registered[id(definition)] = operator, kernel
-    PyCustomOpDef.install_hooker(_handle)
+    with _registration:
+        if not _registered:
+            for operator, kernel in _KERNELS:
+                definition = onnx_op(
+                    op_type=f"{DOMAIN}::{operator.name}",
+                    inputs=[PyCustomOpDef.dt_float] * len(operator.inputs),
+                    outputs=[PyCustomOpDef.dt_float] * len(operator.outputs),
+                    attrs={attribute.name: _TYPES[attribute.type] for attribute in operator.attributes},
+                )(partial(_as_shipped, operator, kernel))
+                _registered[id(definition)] = operator, kernel
+            PyCustomOpDef.install_hooker(_handle)
     return str(_ocos.get_library_path())
 
 
@@ -126,7 +130,12 @@ def _handle(operator_id: int, feeds: list[Any], attributes: dict[str, str]) -> t
     return operator_id, y.shape, y
 
 
-def _guarded(operator: Operator, kernel: Kernel, feeds: list[Any], texts: Mapping[str, str]) -> FloatArray:
+def _as_shipped(operator: Operator, kernel: Kernel, *feeds: Any, **attributes: Any) -> FloatArray:
+    """A kernel as the shipped handler calls it: slower, and what runs if somebody puts that handler back."""
+    return _guarded(operator, kernel, feeds, attributes)
+
+
+def _guarded(operator: Operator, kernel: Kernel, feeds: Sequence[Any], texts: Mapping[str, Any]) -> FloatArray:
     """Runs a kernel; never raises. After an error the result is zeros, or NaN where nobody could raise the error."""
     record: Recording | None = getattr(_active, "record", None)
     shape = _output_shape(feeds[0].shape, texts)
@@ -147,13 +156,13 @@ def _guarded(operator: Operator, kernel: Kernel, feeds: list[Any], texts: Mappin
         return np.empty((0,) * len(shape), np.float32)
 
 
-def _output_shape(shape: tuple[int, ...], texts: Mapping[str, str]) -> tuple[int, ...]:
-    """The shape of a neuron's output, by the shape of X and the attributes as text, whether they make sense or not."""
+def _output_shape(shape: tuple[int, ...], texts: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of a neuron's output, by the shape of X and its attributes, whether they make sense or not."""
     steps_in, steps_out = max(1, int(texts.get("steps_in", 1))), max(0, int(texts.get("steps_out", 1)))
     return (*(rows // steps_in * steps_out for rows in shape[:1]), *shape[1:])
 
 
-def _parsed(operator: Operator, texts: Mapping[str, str], record: Recording) -> dict[str, Any]:
+def _parsed(operator: Operator, texts: Mapping[str, Any], record: Recording) -> dict[str, Any]:
     """Attributes in their types, phi as exact as it is known."""
     types = {"int": int, "float": float, "string": str}
     values = {attribute.name: types[attribute.type](texts[attribute.name]) for attribute in operator.attributes}

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
-from onnxruntime_extensions import PyCustomOpDef, onnx_op
+from onnxruntime_extensions import PyCustomOpDef, _ocos, onnx_op
 
 from pascalc.errors import CompileError
 from pascalc.ops import PASC_IF
@@ -167,6 +167,18 @@ def test_other_python_operators_go_on_working() -> None:
     np.testing.assert_array_equal(z, 2 * y)
 
 
+def test_the_shipped_handler_can_run_the_kernels() -> None:
+    session = InferenceSession(one_pasc_if(), "numpy")
+    expected = session.run(None, {"X": X})[0]
+    PyCustomOpDef.install_hooker(_ocos._on_pyop_invocation)
+    try:
+        np.testing.assert_array_equal(session.run(None, {"X": X})[0], expected)
+        with pytest.raises(CompileError, match="node 'act'"):
+            session.run(None, {"X": X[:11]})
+    finally:
+        PyCustomOpDef.install_hooker(register._handle)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_kernels_run_on_the_calling_thread(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     seen: set[int] = set()
@@ -185,11 +197,15 @@ def test_kernels_run_on_the_calling_thread(monkeypatch: pytest.MonkeyPatch, thre
 def test_the_process_survives_kernel_errors() -> None:
     """In a process of its own, because without the guard the process would end."""
     script = f"""
+        from concurrent.futures import ThreadPoolExecutor
         import numpy as np
         from pascalc.errors import CompileError
         from pascalc.runtime import InferenceSession, register
 
-        session = InferenceSession({one_pasc_if()!r}, "numpy")
+        network = {one_pasc_if()!r}
+        with ThreadPoolExecutor(8) as pool:  # the first sessions of the process, all at once
+            *_, session = pool.map(lambda _: InferenceSession(network, "numpy"), range(8))
+        assert len(register._registered) == 2
         x = np.ones((12, 2), np.float32)
         good = session.run(None, {{"X": x}})[0]
         for bad in ({{"X": x[:11]}}, {{"X": x[:3]}}, {{"X": np.array(1, np.float32)}}):
