@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -20,9 +22,13 @@ from torch import Tensor, nn
 
 from pascalc.errors import CompileError
 from pascalc.files import write_atomically
+from pascalc.train.plan import Batch, level_histograms
 from pascalc.train.qcfs import QCFS, along_channels, check_levels, quantise
 
 OPSET = 18
+
+HISTOGRAMS = "pascalc.histograms"
+"""The key of the level histograms in the file's metadata: JSON, ``{layer: [neurons of level 0, ..., of level L]}``."""
 
 
 class _FrozenQCFS(nn.Module):
@@ -50,6 +56,7 @@ def export(
     fold_bn: bool = True,
     input_name: str = "input",
     output_name: str = "logits",
+    calibration: Iterable[Batch] | None = None,
 ) -> None:
     """Write the model in inference mode as an ONNX file of standard operators.
 
@@ -62,22 +69,30 @@ def export(
             all of them as BatchNormalization nodes.
         input_name: the name of the file's input.
         output_name: the name of the file's output.
+        calibration: batches of inputs, such as a DataLoader over some training images. The level histogram of every
+            QCFS over them is recorded in the file's metadata, so that a plan of layerwise levels can be made from the
+            file alone.
 
     The effective theta of every QCFS is an initializer named after its module (``block1.relu.theta``).
 
     Raises:
         CompileError: a theta is not finite; levels are out of range; the model fails on the sample, does not give one
             tensor with the batch on axis 0, has an operator that ONNX lacks, or works only for the sample's batch
-            size; the file cannot be written.
+            size; the file cannot be written; the calibration batches do not fit
+            (:func:`~pascalc.train.level_histograms`).
     """
     path = Path(path)
     frozen = _freeze(model)
     sample = sample.detach().cpu()
     _run(frozen, sample)
+    histograms = {} if calibration is None else level_histograms(model, calibration)
     data = _trace(frozen, sample, fold_bn, input_name, output_name)
     proto = onnx.load_from_string(data)
     _unshare_initializers(proto.graph)
     _name_folded_weights(proto.graph)
+    if histograms:
+        recorded = {name: histogram.counts.tolist() for name, histogram in histograms.items()}
+        onnx.helper.set_model_props(proto, {HISTOGRAMS: json.dumps(recorded)})
     onnx.checker.check_model(proto, full_check=True)
     serialised = proto.SerializeToString()
     _check_batch_is_free(serialised, frozen, sample)
