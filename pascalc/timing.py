@@ -57,9 +57,19 @@ class Current(Train):
     """A real-valued train [PASCAL, Invariant 2]."""
 
 
+#: Heights of spikes that depend on axis 1 alone, and such that depend on more or are not known.
+PER_CHANNEL, MIXED = "per channel", "mixed"
+
+
 @dataclass(frozen=True)
 class Spikes(Train):
-    """A binary train in thermometer code (all spikes first); a spike of channel c has height theta_c/L."""
+    """A binary train in thermometer code (all spikes first).
+
+    ``height`` is theta/L, the height of a spike: a number where all neurons share it, else :data:`PER_CHANNEL` or
+    :data:`MIXED`. The maximum over neurons is exact step by step only where their spikes have one height.
+    """
+
+    height: float | str
 
 
 class Declined(Exception):
@@ -125,12 +135,24 @@ def decide(node: gs.Node, types: Types) -> Decision:
 def own_output(node: gs.Node, data: TimeType) -> TimeType:
     """The type that an operator of the domain ``ai.pascalc`` gives for the type of its input X."""
     if node.op == ops.PASC_IF.name:
-        return Spikes(node.attrs["steps_out"])
+        return _spikes(node)
     if node.op == ops.ALIGN.name and isinstance(data, Train):
         return replace(data, length=node.attrs["steps_out"])
     if node.op == ops.SPREAD.name:
         return Current(node.attrs["steps"])
     return Analog()  # Accumulate, and QCFS, the neuron of collapsed networks
+
+
+def _spikes(node: gs.Node) -> Spikes:
+    """The train of a neuron."""
+    threshold = node.inputs[1].values
+    rank = len(node.inputs[0].shape or ())
+    height: float | str = MIXED
+    if threshold.size and np.all(threshold == threshold.flat[0]):
+        height = float(threshold.flat[0]) / node.attrs["levels"]
+    elif threshold.ndim == rank - 1 and threshold.shape[0] == threshold.size:
+        height = PER_CHANNEL
+    return Spikes(node.attrs["steps_out"], height)
 
 
 def own_steps_in(node: gs.Node) -> int:
@@ -185,6 +207,8 @@ def _matmul(node: gs.Node, types: Types) -> Decision:
     rank = len(data.shape or ())
     if rank < (2 if train == 0 else 3) or len(other.shape or ()) > rank:
         raise Declined("it contracts over the batch or broadcasts against it")
+    if not other.shape:
+        raise Declined("the shape of its constant is not known")
     if len(other.shape) == rank and rank > 2 and other.shape[0] != 1:
         raise Declined("its constant has a matrix for every sample")
     return Decision(types, Current(types[train].steps))
@@ -228,7 +252,7 @@ def _batch_normalization(node: gs.Node, types: Types) -> Decision:
     return Decision(types, Current(data.steps), (2, 3))
 
 
-@_rule("linear", "nearest keeps spikes; linear gives currents", "Resize", "Upsample")
+@_rule("linear", "nearest keeps spikes; linear gives currents", "Resize")
 def _resize(node: gs.Node, types: Types) -> Decision:
     data = _data_and_constants(types)
     shape, out = node.inputs[0].shape, node.outputs[0].shape
@@ -265,6 +289,8 @@ def _pad(node: gs.Node, types: Types) -> Decision:
 def _max_pool(node: gs.Node, types: Types) -> Decision:
     if not isinstance(types[0], Spikes):
         raise Declined("the maximum of a sum is not the sum of maxima")
+    if types[0].height == MIXED:
+        raise Declined("the spikes that it compares may have different heights")
     if len(node.outputs) > 1 and (node.outputs[1].outputs or not node.outputs[1].is_empty()):
         raise Declined("the indices of its maxima are used")
     return Decision(types, types[0])
@@ -297,8 +323,14 @@ def _concat(node: gs.Node, types: Types) -> Decision:
     if not all(isinstance(t, (Train, Analog)) for t in types) or not all(is_batched(t) for t in node.inputs):
         raise Declined("it concatenates with a constant")
     steps = max(t.steps for t in types)
-    spikes = all(isinstance(t, Spikes) for t in types)
-    return Decision(tuple(_prolonged(t, steps) for t in types), Spikes(steps) if spikes else Current(steps))
+    wanted = tuple(_prolonged(t, steps) for t in types)
+    heights = {t.height for t in types if isinstance(t, Spikes)}
+    if not all(isinstance(t, Spikes) for t in types):
+        return Decision(wanted, Current(steps))
+    if len(heights) == 1 and PER_CHANNEL not in heights:
+        return Decision(wanted, Spikes(steps, heights.pop()))
+    by_channel = node.attrs["axis"] % rank == 1 and MIXED not in heights
+    return Decision(wanted, Spikes(steps, PER_CHANNEL if by_channel else MIXED))
 
 
 @_rule("shape", "the same type", "Identity", "Dropout")
@@ -320,7 +352,7 @@ def _flatten(node: gs.Node, types: Types) -> Decision:
     rank = len(node.inputs[0].shape or ())
     if node.attrs.get("axis", 1) not in (1, 1 - rank):
         raise Declined("it flattens more than a sample")
-    return Decision(types, types[0])
+    return Decision(types, _moved(node, types[0]))
 
 
 @_rule("shape", "samples stay whole; a baked-in or computed batch size was replaced by infer-shapes", "Reshape")
@@ -331,15 +363,16 @@ def _reshape(node: gs.Node, types: Types) -> Decision:
     copies = bool(target) and target[0] == 0 and not node.attrs.get("allowzero", 0)
     if not whole or not (copies or (target and target[0] == -1)):
         raise Declined("it moves values between the samples of a batch, or has a batch size baked in")
-    return Decision(types, data)
+    return Decision(types, _moved(node, data))
 
 
 @_rule("shape", "the batch stays in front", "Transpose")
 def _transpose(node: gs.Node, types: Types) -> Decision:
     rank = len(node.inputs[0].shape or ())
-    if list(node.attrs.get("perm", range(rank - 1, -1, -1)))[:1] != [0]:
+    order = list(node.attrs.get("perm", range(rank - 1, -1, -1)))
+    if order[:1] != [0]:
         raise Declined("it moves the batch axis")
-    return Decision(types, types[0])
+    return Decision(types, types[0] if order[:2] == [0, 1] else _mixed(types[0]))
 
 
 @_rule("shape", "axes other than the batch", "Squeeze", "Unsqueeze")
@@ -349,7 +382,7 @@ def _squeeze(node: gs.Node, types: Types) -> Decision:
         raise Declined("the first axis of its input is not the batch")
     if node.op == "Squeeze" and not has_tensor(node, 1):
         raise Declined("it may squeeze the batch")
-    return Decision(types, data)
+    return Decision(types, _moved(node, data))
 
 
 @_rule("shape", "axes other than the batch", "Slice")
@@ -363,14 +396,29 @@ def _slice(node: gs.Node, types: Types) -> Decision:
 @_rule("shape", "axes other than the batch", "Split", "Gather")
 def _split(node: gs.Node, types: Types) -> Decision:
     data = _data_and_constants(types)
-    if 0 in (_axes(node, attribute="axis") or [0]):
+    axes = _axes(node, attribute="axis") or [0]
+    if 0 in axes:
         raise Declined("it works along the batch")
+    if node.op == "Gather" and axes == [1] and len(node.outputs[0].shape) != len(node.inputs[0].shape or ()):
+        return Decision(types, _mixed(data))  # axis 1 is gone, or has become several
     return Decision(types, data)
 
 
 @_rule("shape", "the same type", "DepthToSpace", "SpaceToDepth")
 def _rearrange(node: gs.Node, types: Types) -> Decision:
-    return Decision(types, types[0])
+    return Decision(types, _moved(node, types[0]))
+
+
+def _moved(node: gs.Node, data: TimeType) -> TimeType:
+    """The type behind an operator that keeps samples whole and their values in order."""
+    before, after = list(node.inputs[0].shape or ()), list(node.outputs[0].shape or ())
+    kept = len(before) > 1 and len(after) > 1 and isinstance(before[1], int) and before[1] == after[1]
+    return data if kept else _mixed(data)
+
+
+def _mixed(data: TimeType) -> TimeType:
+    """The type where axis 1 is no longer the channel of the neuron."""
+    return replace(data, height=MIXED) if isinstance(data, Spikes) and data.height == PER_CHANNEL else data
 
 
 def _prolonged(kind: TimeType, steps: int) -> Train:
@@ -387,6 +435,8 @@ def _integers(node: gs.Node, index: int) -> list[int]:
 
 def _check_broadcast(constant: gs.Tensor, train: gs.Tensor) -> None:
     """A constant may broadcast against samples, not against the batch."""
-    rank, own = len(train.shape or ()), len(constant.shape or ())
+    if constant.shape is None:
+        raise Declined("the shape of its constant is not known")
+    rank, own = len(train.shape or ()), len(constant.shape)
     if not train.shape or own > rank or (own == rank and constant.shape[0] != 1):
         raise Declined("its constant has a value for every sample of a batch")

@@ -70,7 +70,8 @@ def _layer_before(model: Model, node: gs.Node, channels: int) -> tuple[gs.Node |
     layer, add = producer(tensor), None
     if is_operator(layer, "Add"):
         constants = [t for t in layer.inputs if is_constant(t)]
-        if len(constants) != 1 or constants[0].values.size not in (1, channels) or _used_elsewhere(model, tensor):
+        shapes = ((), (1,), (1, 1), (channels,), (1, channels))
+        if len(constants) != 1 or constants[0].values.shape not in shapes or _used_elsewhere(model, tensor):
             return None, None
         add, tensor = layer, next(t for t in layer.inputs if not is_constant(t))
         layer = producer(tensor)

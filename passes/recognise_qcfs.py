@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pascalc import ops
 from pascalc.errors import CompileError
-from pascalc.graph import Model, has_tensor, is_constant, is_operator, is_ours, producer, sort, sweep
+from pascalc.graph import Array, Model, has_tensor, is_constant, is_operator, is_ours, producer, set_input, sort, sweep
 from pascalc.passes.base import Pass
 
 Values = NDArray[np.float64]
@@ -111,6 +111,13 @@ class RecogniseQcfs(Pass):
             if is_ours(node, "QCFS"):
                 _check_explicit(model, node, labels)
                 count += 1
+            elif is_ours(node, *ops.OPERATORS):
+                raise CompileError(
+                    f"the network has the operator {node.op}: it is a spiking network already",
+                    file=model.file,
+                    node=node.name or node.outputs[0].name,
+                    hint="Compile the network that it was made from.",
+                )
             elif is_operator(node, "Floor"):
                 try:
                     match = _match(node)
@@ -220,7 +227,9 @@ def _steps(node: gs.Node | None) -> Link | None:
     if len(constants) != 1 or not np.issubdtype(constants[0].dtype, np.floating):
         return None
     value, tensor = _number(constants[0]), variables[0]
-    if value.ndim > len(node.outputs[0].shape or ()) or (tensor is node.inputs[1] and node.op in ("Div", "Sub")):
+    if tensor is node.inputs[1] and node.op in ("Div", "Sub"):
+        return None
+    if value.ndim and not _is_one_a_channel(value, tensor, node.outputs[0]):
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
         step = {
@@ -232,6 +241,13 @@ def _steps(node: gs.Node | None) -> Link | None:
             "Max": lambda: _Step("low", value),
         }[node.op]()
     return tensor, [step]
+
+
+def _is_one_a_channel(value: Values, tensor: gs.Tensor, out: gs.Tensor) -> bool:
+    """Whether the value broadcasts against a sample: it neither enlarges the tensor nor differs by batch index."""
+    if not tensor.shape or tensor.shape != out.shape or value.ndim > len(tensor.shape):
+        return False
+    return value.ndim < len(tensor.shape) or value.shape[0] == 1
 
 
 def _number(tensor: gs.Constant) -> Values:
@@ -261,7 +277,7 @@ def _solve(before: list[Link], after: list[Link]) -> _Match:
     if not np.all(np.abs(low) <= _TOLERANCE):
         raise _Refusal("its lowest level is not zero")
     levels = np.unique(np.round(high))
-    phi = np.unique(ahead.shift)
+    phi = np.unique(np.where(np.abs(ahead.shift - 0.5) <= _TOLERANCE, 0.5, ahead.shift))
     if phi.size != 1 or not 0 <= phi[0] < 1:
         raise _Refusal("the shift before the Floor is not one number in [0, 1)")
     if not (ahead.positive and behind.positive):
@@ -279,7 +295,7 @@ def _solve(before: list[Link], after: list[Link]) -> _Match:
         target=after[-1][0],
         threshold=np.asarray(levels[0] / ahead.scale),
         levels=int(levels[0]),
-        phi=0.5 if abs(phi[0] - 0.5) <= _TOLERANCE else float(phi[0]),
+        phi=float(phi[0]),
         rest=np.asarray(behind.scale * ahead.scale),
     )
 
@@ -314,7 +330,7 @@ def _replace(model: Model, floor: gs.Node, match: _Match, labels: set[str]) -> N
     )
 
 
-def _for_sample(values: Values, tensor: gs.Tensor) -> Values:
+def _for_sample(values: Array, tensor: gs.Tensor) -> Array:
     """Per-channel values without the batch axis."""
     return values[0] if values.ndim == len(tensor.shape or ()) and values.ndim > 0 else values
 
@@ -353,5 +369,27 @@ def _check_explicit(model: Model, node: gs.Node, labels: set[str]) -> None:
             node=name,
             hint="A larger initial threshold (4 to 8) keeps it positive in training.",
         )
+    normal = _by_sample(threshold, node.inputs[0])
+    if normal is None:
+        raise CompileError(
+            f"the threshold of QCFS has the shape {list(threshold.shape)}, which does not broadcast against one sample",
+            file=model.file,
+            node=name,
+            hint="Give it one value, or one a channel: [C, 1, 1] for [N, C, H, W].",
+        )
+    if normal.shape != threshold.shape:
+        set_input(node, 1, model.constant(node.inputs[1].name, normal))
     node.attrs["phi"] = phi
     node.attrs["label"] = _unique_label(node.attrs.get("label") or _scope(name), labels)
+
+
+def _by_sample(threshold: Array, tensor: gs.Tensor) -> Array | None:
+    """The threshold as a scalar, or shaped to broadcast against a sample; None where it does not."""
+    if threshold.size == 1:
+        return threshold.reshape(())
+    sample = (tensor.shape or [None])[1:]
+    if threshold.ndim == len(sample) + 1 and threshold.shape[0] == 1:
+        threshold = threshold[0]
+    sizes = sample[len(sample) - threshold.ndim :]
+    fits = threshold.ndim <= len(sample) and all(a in (1, b) for a, b in zip(threshold.shape, sizes, strict=True))
+    return threshold if fits else None

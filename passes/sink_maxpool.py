@@ -42,10 +42,13 @@ class SinkMaxpool(Pass):
 
 
 def _feeds_only(model: Model, neuron: gs.Node, pool: gs.Node) -> bool:
-    between = pool.outputs[0]
+    between, threshold = pool.outputs[0], neuron.inputs[1].values
+    rank = len(pool.inputs[0].shape or ())
+    # a window takes the maximum within a channel, so the whole channel must have one threshold
+    by_channel = threshold.ndim == rank - 1 and threshold.shape[0] == threshold.size
     return (
         len(pool.outputs) == 1
         and len(between.outputs) == 1
         and not model.is_output(between)
-        and neuron.inputs[1].values.ndim in (0, len(pool.inputs[0].shape or ()) - 1)
+        and (threshold.size == 1 or by_channel)
     )

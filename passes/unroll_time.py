@@ -21,7 +21,7 @@ import onnx_graphsurgeon as gs
 from pascalc import ops
 from pascalc.graph import BATCH, Model, captured, is_ours, set_input
 from pascalc.passes.base import Pass
-from pascalc.timing import Analog, Const, Declined, Spikes, TimeType, Train, decide
+from pascalc.timing import Analog, Const, Declined, TimeType, Train, decide, own_output
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class _Unroll:
         self.nodes: list[gs.Node] = []
         self.types: dict[int, TimeType] = {}
         self.converted: dict[tuple[int, TimeType], gs.Tensor] = {}
-        self.source_shapes: dict[int, list[object] | None] = {}
         self.insertions = 0
 
     def run(self) -> int:
@@ -69,7 +68,7 @@ class _Unroll:
         types = tuple(self._type(t) for t in node.inputs)
         if is_ours(node, ops.PASC_IF.name):
             node.attrs["steps_in"] = types[0].steps
-            output: TimeType = Spikes(node.attrs["steps_out"])
+            output: TimeType = own_output(node, types[0])
             self.insertions += 1
         else:
             try:

@@ -1,0 +1,144 @@
+"""What several tests need: small networks, one pass of the pipeline, and running a network before and after it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime as ort
+
+from pascalc import pipeline
+from pascalc.graph import Model
+from pascalc.modelfile import load, to_bytes
+from pascalc.passes import UNROLLED, Pass
+
+Array = np.ndarray[Any, Any]
+
+HEADER = '<ir_version: 10, opset_import: ["": 18, "ai.pascalc": 1]>\n'
+
+
+def parse(graph: str) -> onnx.ModelProto:
+    """A model from the ONNX text of its graph; a header is put before it where it has none."""
+    text = graph.strip()
+    return onnx.parser.parse_model(text if text.startswith(("<", "#")) else HEADER + text)
+
+
+def constant(name: str, values: Any, dtype: Any = np.float32) -> onnx.TensorProto:
+    """An initializer."""
+    return onnx.numpy_helper.from_array(np.asarray(values, dtype), name)
+
+
+def model_of(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Sequence[int | str]],
+    outputs: Mapping[str, Sequence[int | str | None] | None],
+    constants: Sequence[onnx.TensorProto] = (),
+    opset: int = 18,
+) -> onnx.ModelProto:
+    """A float32 model from its parts."""
+    graph = onnx.helper.make_graph(
+        list(nodes),
+        "network",
+        [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in inputs.items()],
+        [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in outputs.items()],
+        list(constants),
+    )
+    opsets = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid("ai.pascalc", 1)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def loaded(proto: onnx.ModelProto) -> Model:
+    """The model as the compiler reads it from a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(proto.SerializeToString())
+        return load(path)
+
+
+def before(name: str, passes: Sequence[Pass] = UNROLLED) -> tuple[Pass, ...]:
+    """The passes of the pipeline that come before the named one."""
+    names = [p.name() for p in passes]
+    return tuple(passes[: names.index(name)])
+
+
+def run_pass(model: Model, name: str) -> int:
+    """Run one pass of the pipeline; returns its number of rewrites."""
+    (step,) = (p for p in UNROLLED if p.name() == name)
+    return step.run(model)
+
+
+def up_to(proto: onnx.ModelProto, name: str) -> tuple[Model, int]:
+    """The model after the pipeline up to and including the named pass, and that pass's number of rewrites."""
+    model = loaded(proto)
+    pipeline.run(model, before(name))
+    return model, run_pass(model, name)
+
+
+def compiled(proto: onnx.ModelProto, passes: Sequence[Pass] = UNROLLED) -> Model:
+    """The model after the whole pipeline."""
+    model = loaded(proto)
+    pipeline.run(model, passes)
+    return model
+
+
+def session(model: onnx.ModelProto | Model | bytes) -> ort.InferenceSession:
+    """A plain onnxruntime session, without any library of the project's."""
+    if isinstance(model, Model):
+        model = to_bytes(model)
+    elif isinstance(model, onnx.ModelProto):
+        model = model.SerializeToString()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run(model: onnx.ModelProto | Model | bytes, feeds: Mapping[str, Array]) -> list[Array]:
+    """The outputs of a model in onnxruntime."""
+    return session(model).run(None, dict(feeds))
+
+
+def grid_inputs(proto: onnx.ModelProto, batch: int = 3, seed: int = 0) -> dict[str, Array]:
+    """Inputs in quarters from -4 to 4: with weights on such a grid every float32 sum is exact, in any order."""
+    rng = np.random.default_rng(seed)
+    constants = {t.name for t in proto.graph.initializer}
+    feeds = {}
+    for value in proto.graph.input:
+        if value.name in constants:
+            continue
+        tensor = value.type.tensor_type
+        shape = [d.dim_value if d.HasField("dim_value") else batch for d in tensor.shape.dim]
+        values = rng.integers(-16, 17, shape) / 4
+        feeds[value.name] = np.asarray(values, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return feeds
+
+
+def assert_same_outputs(source: onnx.ModelProto, result: onnx.ModelProto | Model | bytes, **inputs: Any) -> None:
+    """The result computes, bit for bit, what the source computes."""
+    feeds = grid_inputs(source, **inputs)
+    expected, actual = run(source_with_bodies(source), feeds), run(result, feeds)
+    assert len(expected) == len(actual)
+    for wanted, got in zip(expected, actual, strict=True):
+        np.testing.assert_array_equal(got, wanted, strict=True)
+
+
+def source_with_bodies(proto: onnx.ModelProto) -> onnx.ModelProto | bytes:
+    """A source that uses operators of the project's domain gets their function bodies, so that onnxruntime runs it."""
+    if any(node.domain == "ai.pascalc" for node in proto.graph.node) and not proto.functions:
+        return to_bytes(loaded(proto))
+    return proto
+
+
+def operators(model: Model) -> list[str]:
+    """The operators of the main graph, in order."""
+    return [node.op for node in model.graph.nodes]
+
+
+def reasons(model: Model, source: str) -> list[str]:
+    """The notes of one pass."""
+    return [note.reason for note in model.notes if note.source == source]
