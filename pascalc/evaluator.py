@@ -10,12 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pascalc import pipeline
 from pascalc.data import load_data
 from pascalc.graph import Model
 from pascalc.modelfile import load, to_bytes
-from pascalc.neurons import Neuron, add_sum, neurons
-from pascalc.passes import ANALYSIS
+from pascalc.neurons import Neuron, add_sum, analysed_neurons
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
 
@@ -117,8 +115,7 @@ def _classes(output: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _with_counts(model: Model) -> tuple[Model, list[Neuron]]:
     """The model with the sum of every neuron's train as an output; a source network's QCFS are recognised first."""
-    pipeline.run(model, ANALYSIS)
-    found = neurons(model)
+    found = analysed_neurons(model)
     for neuron in found:
         total = add_sum(model, neuron.node.outputs[0], neuron.steps_out, f"count:{neuron.name}")
         model.interface_outputs.append(declare(total))

@@ -14,8 +14,8 @@ from pascalc import pipeline
 from pascalc.graph import Model
 from pascalc.linear import is_layer, macs
 from pascalc.modelfile import load
-from pascalc.neurons import neurons
-from pascalc.passes import ANALYSIS, UNROLLED
+from pascalc.neurons import analysed_neurons, is_spiking, neurons
+from pascalc.passes import UNROLLED
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,12 @@ def inspect(path: str | Path) -> Inspection:
         CompileError: the file cannot be read, or cannot be compiled.
     """
     model = load(path)
-    if "pascalc.version" in model.metadata:
-        pipeline.run(model, ANALYSIS)
-    else:
-        thresholds = _source_thresholds(load(path))
-        pipeline.run(model, UNROLLED)
-        return inspect_model(model, thresholds)
-    return inspect_model(model)
-
-
-def _source_thresholds(model: Model) -> dict[str, Any]:
-    """Thresholds as trained, before they are folded into weights."""
-    pipeline.run(model, ANALYSIS)
-    return {n.name: n.threshold for n in neurons(model)}
+    if is_spiking(model) or "pascalc.version" in model.metadata:
+        analysed_neurons(model)
+        return inspect_model(model)
+    as_trained = {n.name: n.threshold for n in analysed_neurons(load(path))}
+    pipeline.run(model, UNROLLED)
+    return inspect_model(model, as_trained)
 
 
 def inspect_model(model: Model, thresholds: dict[str, Any] | None = None) -> Inspection:
@@ -87,10 +80,19 @@ def inspect_model(model: Model, thresholds: dict[str, Any] | None = None) -> Ins
         inputs=[_describe(v) for v in model.interface_inputs],
         outputs=[_describe(v) for v in model.interface_outputs],
         neurons=found,
-        not_spiking=noted or json.loads(model.metadata.get("pascalc.not_spiking", "[]")),
+        not_spiking=noted or _recorded(model),
         macs=sum(macs(node) or 0 for node in model.graph.nodes if is_layer(node)),
         metadata={k: v for k, v in model.metadata.items() if k.startswith("pascalc.")},
     )
+
+
+def _recorded(model: Model) -> list[str]:
+    """What the compiler noted in the file; nothing where the entry is not the compiler's."""
+    try:
+        lines = json.loads(model.metadata.get("pascalc.not_spiking", "[]"))
+    except ValueError:
+        return []
+    return [str(line) for line in lines] if isinstance(lines, list) else []
 
 
 def _theta(values: Any) -> float | list[float]:

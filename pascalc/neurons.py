@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from pascalc import ops
-from pascalc.graph import Model, is_ours, producer
+from pascalc import ops, pipeline
+from pascalc.errors import CompileError
+from pascalc.graph import Model, has_tensor, is_constant, is_ours, producer
 from pascalc.linear import fan_in, nearest_layer
+from pascalc.passes import ANALYSIS
 
 NEURONS = (ops.PASC_IF.name, ops.QCFS.name)
 
@@ -43,10 +45,15 @@ class Neuron:
 
 
 def neurons(model: Model) -> list[Neuron]:
-    """The network's layers of neurons, in the order of the graph."""
+    """The network's layers of neurons, in the order of the graph.
+
+    Raises:
+        CompileError: a neuron lacks an attribute, or its threshold is computed.
+    """
     found = []
     for node in model.graph.nodes:
         if is_ours(node, *NEURONS):
+            _check(model, node)
             layer = nearest_layer(node.inputs[0])
             found.append(
                 Neuron(
@@ -61,6 +68,26 @@ def neurons(model: Model) -> list[Neuron]:
                 )
             )
     return found
+
+
+def _check(model: Model, node: gs.Node) -> None:
+    missing = {a.name for a in ops.OPERATORS[node.op].attributes} - set(node.attrs)
+    name = node.name or node.outputs[0].name
+    if missing:
+        raise CompileError(f"a neuron has no attribute {', '.join(sorted(missing))}", file=model.file, node=name)
+    if not has_tensor(node, 1) or not is_constant(node.inputs[1]):
+        raise CompileError("the threshold of a neuron must be an initializer", file=model.file, node=name)
+
+
+def analysed_neurons(model: Model) -> list[Neuron]:
+    """The network's layers of neurons, with shapes inferred; a source network's activations are recognised first."""
+    pipeline.run(model, ANALYSIS[:-1] if is_spiking(model) else ANALYSIS)
+    return neurons(model)
+
+
+def is_spiking(model: Model) -> bool:
+    """Whether the network is stepped through time."""
+    return any(is_ours(node, *ops.OPERATORS) and node.op != ops.QCFS.name for node in model.graph.nodes)
 
 
 def add_sum(model: Model, tensor: gs.Tensor, steps: int, name: str) -> gs.Tensor:

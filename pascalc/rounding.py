@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from pascalc.graph import Array, Model, is_constant, is_operator, producer, sort, sweep
+from pascalc.graph import Array, Model, has_tensor, is_constant, is_operator, producer, sort, sweep
 
 #: How many units in the last place of the sum of absolute products are "a few", for one sum of products.
 _ULPS = 4
@@ -68,6 +68,17 @@ def absolute_products(model: Model, cuts: Sequence[str], wanted: Sequence[str]) 
     return model
 
 
+def is_sum_of_products(node: gs.Node) -> bool:
+    """Whether the node's output is bounded by the sums of absolute products of its inputs; otherwise
+    :func:`absolute_products` can only estimate it."""
+    return is_operator(node, *_PRODUCTS, "Sub", "BatchNormalization", *_MOVES, *_BOUNDED_BY_INPUT) or _is_scaling(node)
+
+
+def is_float(tensor: gs.Tensor) -> bool:
+    """Whether the tensor is known to hold floats."""
+    return tensor.dtype is not None and bool(np.issubdtype(tensor.dtype, np.floating))
+
+
 def cut_off(model: Model, tensor: gs.Tensor) -> None:
     """Let the users of a tensor take it from the new network input ``fed:<name>``."""
     fed = gs.Variable(f"fed:{tensor.name}", tensor.dtype, tensor.shape)
@@ -118,7 +129,7 @@ class _Builder:
             return list(node.inputs[:3])
         if is_operator(node, *_MOVES, *_BOUNDED_BY_INPUT):
             return [node.inputs[0]]
-        return [t for t in node.inputs if not is_constant(t) and not t.is_empty()]
+        return [t for t in node.inputs if not is_constant(t) and not t.is_empty() and is_float(t)]
 
     def _build(self, tensor: gs.Tensor) -> gs.Tensor:
         node = producer(tensor)
@@ -141,7 +152,10 @@ class _Builder:
             return self._node(node.op, [*parts, mean, node.inputs[4]], tensor, attrs)
         if is_operator(node, *_MOVES):
             index = next(i for i, t in enumerate(node.outputs) if t is tensor)
-            return self._node(node.op, [*parts, *node.inputs[1:]], tensor, attrs, index, len(node.outputs))
+            rest = list(node.inputs[1:])
+            if is_operator(node, "Pad") and has_tensor(node, 2):
+                rest[1] = self._node("Abs", [rest[1]], rest[1])
+            return self._node(node.op, [*parts, *rest], tensor, attrs, index, len(node.outputs))
         return self._other(tensor, parts)
 
     def _other(self, tensor: gs.Tensor, parts: list[gs.Tensor]) -> gs.Tensor:
