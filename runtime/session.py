@@ -235,7 +235,7 @@ def _spikes(neuron: _Neuron, values: Mapping[str, Array]) -> Array:
     """A neuron's train, or its levels, from the tensors that hold them."""
     y = values[neuron.output]
     if neuron.steps_out is not None:
-        return np.sign(y).astype(np.int8).reshape(neuron.steps_out, -1, *y.shape[1:])
+        return np.sign(y).astype(np.int8).reshape(neuron.steps_out, len(y) // neuron.steps_out, *y.shape[1:])
     levels = np.rint(y / (values[neuron.threshold] / np.float32(neuron.levels)))
     return np.where(np.isnan(levels), -1, levels).astype(np.int32)
 

@@ -269,6 +269,26 @@ def test_other_operators_of_the_domain_run_from_their_bodies() -> None:
     np.testing.assert_array_equal(y, [[4], [6]])
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_numpy_kernels_are_for_float32(dtype: Any) -> None:
+    network = onnx.load_from_string(one_pasc_if())
+    onnx_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    network.graph.input[0].type.tensor_type.elem_type = onnx_type
+    network.graph.output[0].type.tensor_type.elem_type = onnx_type
+    network.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.array(1.3, dtype), "theta"))
+    assert InferenceSession(network.SerializeToString()).run(None, {"X": np.ones((4, 3), dtype)})[0].dtype == dtype
+    with pytest.raises(CompileError, match=r"onnxruntime cannot load the model: .*parameter .X. of operator"):
+        InferenceSession(network.SerializeToString(), "numpy")
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (4, 0), (0, 0)])
+def test_nothing_to_trace(shape: tuple[int, int]) -> None:
+    for options in KERNELS if shape[1] else KERNELS[1:]:  # ONNX Reshape cannot infer a -1 from samples of no neurons
+        session = InferenceSession(one_pasc_if(levels=2, steps_in=4), **options)
+        train = session.trace({"X": np.ones(shape, np.float32)})["act"]
+        assert train.shape == (2, shape[0] // 4, shape[1])
+
+
 def test_wrong_choices_are_refused() -> None:
     with pytest.raises(CompileError, match="kernels must be 'native' or 'numpy', not 'cuda'"):
         InferenceSession(one_pasc_if(), "cuda")  # type: ignore[arg-type]
