@@ -1,0 +1,198 @@
+"""Writes the pages that follow from the code: ``python docs/generate.py`` (``make docs``).
+
+operators.md comes from the rule table, passes.md from the pipelines, neurons.md from the operator definitions.
+``tests/test_docs.py`` fails where a page is not what this writes.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pascalc import timing
+from pascalc.ops import DOMAIN, DOMAIN_VERSION, MIN_OPSET, OPERATORS
+from pascalc.passes import SCHEDULES, Pass
+
+FOLDER = Path(__file__).parent
+_OPERATORS_HEAD = """\
+What each standard operator does to a train, from the rule table in [timing.py](../pascalc/timing.py). The time types
+are explained in [architecture.md](architecture.md); [adding-an-operator-rule.md](adding-an-operator-rule.md) shows how
+to add a row.
+
+- *linear*: a train in, a current out; additive constants are divided by the number of steps T.
+- *per-step monotone*: computed in every step on spikes, which is exact because their train is a thermometer code.
+- *join*: trains of unequal length are aligned to the longest by steps of zeros.
+- *shape*: the type of the data input is kept.
+
+An operator declines where the last column applies. It is then computed on the sum over time, as the end of this page
+describes."""
+_OPERATORS_TAIL = """\
+## Every operator in the table
+
+It also declines if the first axis of its result is not the batch, or if an additive constant that would have to be
+divided by T is itself computed by the network. Where none of its inputs is a train, nothing is done: constants stay
+constants, and analog tensors stay analog.
+
+## Every other operator
+
+`Softmax`, `Sigmoid`, `LayerNormalization`, a product of two trains, an operator of another domain, and anything else
+without a row above is computed, not spiking:
+
+1. an `Accumulate` sums each train among its inputs over time, which gives the source's tensor;
+2. the operator is applied to the sums, unchanged;
+3. its result is analog. A neuron behind it takes it in one step; where it joins a train, it is spread: X/T in each
+   step.
+
+This is exact for every operator. What it costs is spikes: `pascalc compile` lists these operators as "Computed, not
+spiking", and `--explain` gives the reason for each.
+
+`If`, `Loop` and `Scan` are treated in the same way: trains that their subgraphs use are summed first."""
+_PASSES_HEAD = """\
+The pipelines stand in [passes/\\_\\_init\\_\\_.py](../passes/__init__.py), one tuple for each schedule. The text below
+is the passes' own. [writing-a-pass.md](writing-a-pass.md) shows how to add one. `pascalc passes` lists them,
+`--dump-ir DIR` writes the network after each, `--stop-after PASS` ends early."""
+_NEURONS_HEAD = f"""\
+An emitted file carries the body of every operator that it uses as an ONNX function, so that a runtime that inlines
+functions runs it without any library. The definitions stand in [pascalc/ops](../pascalc/ops), the NumPy kernels of the
+neurons in [runtime/kernels.py](../runtime/kernels.py); [adding-a-neuron-model.md](adding-a-neuron-model.md) shows how
+to add one.
+
+Version {DOMAIN_VERSION} of the domain. Bodies are written for opset {MIN_OPSET} and later, for any rank and any float
+type."""
+_NOTE = "<!-- Written by docs/generate.py (make docs). Change the code that it is made from, not this page. -->"
+
+
+def operators() -> str:
+    """The operator table."""
+    kinds: dict[str, list[timing.RuleInfo]] = {}
+    for info in timing.RULES.values():
+        kinds.setdefault(info.kind, []).append(info)
+    parts = ["# Operators", _NOTE, _OPERATORS_HEAD]
+    for kind, rows in kinds.items():
+        parts.append(f"## {kind.capitalize()}")
+        table = ["| operator | what happens | declined if |", "|---|---|---|"]
+        for rule, group in groupby(rows, key=lambda info: info.rule):
+            same = list(group)
+            names = ", ".join(f"`{info.operator}`" for info in same)
+            reasons = "; ".join(dict.fromkeys(_reasons(rule.__name__))) or "never"
+            table.append(f"| {names} | {_cell(same[0].doc)} | {_cell(reasons)} |")
+        parts.append("\n".join(table))
+    return _page([*parts, _OPERATORS_TAIL])
+
+
+@cache
+def _functions() -> dict[str, ast.FunctionDef]:
+    tree = ast.parse(inspect.getsource(timing))
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def _reasons(function: str) -> Iterator[str]:
+    """The reasons for which a rule, or a function of the same module that it calls, declines."""
+    for node in ast.walk(_functions()[function]):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        if node.func.id == "Declined":
+            yield _text(node.args[0])
+        elif node.func.id in _functions() and node.func.id != function:
+            yield from _reasons(node.func.id)
+
+
+def _text(message: ast.expr) -> str:
+    """The text of a literal; of an f-string with dots for what is filled in."""
+    if isinstance(message, ast.JoinedStr):
+        return "".join(_text(part) for part in message.values)
+    if isinstance(message, ast.FormattedValue):
+        return "..."
+    if isinstance(message, ast.Constant):
+        return str(message.value)
+    raise ValueError(f"not a literal: {ast.unparse(message)}")
+
+
+def passes() -> str:
+    """The pipelines, and every pass."""
+    lines = ["# Passes", _NOTE, _PASSES_HEAD]
+    known: dict[str, Pass] = {}
+    for schedule, steps in SCHEDULES.items():
+        lines.append(f"## Schedule `{schedule}`")
+        lines.append("\n".join(f"{i}. [{s.name()}](#{s.name()}): {s.summary()}" for i, s in enumerate(steps, 1)))
+        known |= {step.name(): step for step in steps}
+    for name, step in known.items():
+        module = sys.modules[type(step).__module__]
+        facts = [
+            f"File: [{Path(str(module.__file__)).name}](../passes/{Path(str(module.__file__)).name}).",
+            f"Requires: {_facts(step.requires)}. Provides: {_facts(step.provides)}.",
+        ]
+        options = [f"`{field.name}`" for field in dataclasses.fields(step)]
+        if options:
+            facts.append(f"Options: {', '.join(options)}.")
+        lines += [f"## {name}", " ".join(facts), f"**{step.summary()}**", _doc(module)]
+        rest = _doc(type(step)).partition("\n")[2].strip()
+        if rest:
+            lines.append(rest)
+    return _page(lines)
+
+
+def _facts(facts: frozenset[str]) -> str:
+    return ", ".join(sorted(facts)) or "nothing"
+
+
+def neurons() -> str:
+    """The operators of the project's domain."""
+    lines = [f"# Operators of the domain `{DOMAIN}`", _NOTE, _NEURONS_HEAD]
+    for operator in OPERATORS.values():
+        attributes = ["| attribute | type | |", "|---|---|---|"]
+        attributes += [f"| `{a.name}` | {a.type} | {_cell(a.doc)} |" for a in operator.attributes]
+        tensors = ["| | |", "|---|---|"]
+        tensors += [f"| input `{name}` | {_cell(doc)} |" for name, doc in operator.inputs.items()]
+        tensors += [f"| output `{name}` | {_cell(doc)} |" for name, doc in operator.outputs.items()]
+        body = textwrap.dedent(operator.body).strip()
+        lines += [
+            f"## {operator.name}",
+            _escaped(operator.doc),
+            "\n".join(tensors),
+            "\n".join(attributes),
+            f"```text\n{body}\n```",
+        ]
+    return _page(lines)
+
+
+def _doc(thing: Any) -> str:
+    """A docstring as Markdown: reStructuredText's literals and references become code."""
+    text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", inspect.getdoc(thing) or "").replace("``", "`")
+    return "\n".join(line if line.startswith("    ") else _escaped(line) for line in text.splitlines())
+
+
+def _escaped(text: str) -> str:
+    """Products, as in a*b, are no emphasis; code stays as it is."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"(?<=[\w)\]])\*(?=[\w(])", r"\*", part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _cell(text: str) -> str:
+    return _escaped(re.sub(r"\s+", " ", text)).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _page(parts: list[str]) -> str:
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {"operators.md": operators, "passes.md": passes, "neurons.md": neurons}
+
+
+def main() -> None:
+    for name, write in PAGES.items():
+        (FOLDER / name).write_text(write())
+
+
+if __name__ == "__main__":
+    main()
