@@ -70,7 +70,10 @@ def main() -> None:
     at = LEFT + 28 * 4 + 26
     for label, train in shown:
         width = len(train) * STEP
-        body += [text(at + width / 2, TOP - 10, label.removesuffix("/relu"), 9, INK, "middle"), *raster(train[:, 0], at)]
+        body += [
+            text(at + width / 2, TOP - 10, label.removesuffix("/relu"), 9, INK, "middle"),
+            *raster(train[:, 0], at),
+        ]
         body.append(text(at + width / 2, TOP + NEURONS * ROW + 14, f"{len(train)} steps", 9, FAINT, "middle"))
         at += width + 22
     scale = 70 / max(np.abs(plain).max(), np.abs(spiking).max())
