@@ -28,7 +28,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from onnxruntime_extensions import PyCustomOpDef, _ocos, onnx_op
 
 from pascalc.errors import CompileError
 from pascalc.ops import DOMAIN, PASC_IF, QCFS, Operator
@@ -96,9 +95,6 @@ _KERNELS: tuple[tuple[Operator, Kernel], ...] = ((PASC_IF, _pasc_if), (QCFS, _qc
 #: The registered operators, by the id that the library knows them by.
 _registered: dict[int, tuple[Operator, Kernel]] = {}
 
-_TYPES = {"int": PyCustomOpDef.dt_int64, "float": PyCustomOpDef.dt_float, "string": PyCustomOpDef.dt_string}
-
-
 _registration = threading.Lock()
 
 
@@ -108,6 +104,10 @@ def register() -> str:
     Returns:
         The path of the library, for ``SessionOptions.register_custom_ops_library``.
     """
+    # Imported here, because it imports torch where that is installed: seconds that native kernels need not wait.
+    from onnxruntime_extensions import PyCustomOpDef, get_library_path, onnx_op
+
+    types = {"int": PyCustomOpDef.dt_int64, "float": PyCustomOpDef.dt_float, "string": PyCustomOpDef.dt_string}
     with _registration:
         if not _registered:
             for operator, kernel in _KERNELS:
@@ -115,16 +115,18 @@ def register() -> str:
                     op_type=f"{DOMAIN}::{operator.name}",
                     inputs=[PyCustomOpDef.dt_float] * len(operator.inputs),
                     outputs=[PyCustomOpDef.dt_float] * len(operator.outputs),
-                    attrs={attribute.name: _TYPES[attribute.type] for attribute in operator.attributes},
+                    attrs={attribute.name: types[attribute.type] for attribute in operator.attributes},
                 )(partial(_as_shipped, operator, kernel))
                 _registered[id(definition)] = operator, kernel
             PyCustomOpDef.install_hooker(_handle)
-    return str(_ocos.get_library_path())
+    return str(get_library_path())
 
 
 def _handle(operator_id: int, feeds: list[Any], attributes: dict[str, str]) -> tuple[Any, ...]:
     """The handler of all Python operators: our kernels, guarded, and the rest as the library ships it."""
     if operator_id not in _registered:
+        from onnxruntime_extensions import _ocos
+
         return _ocos._on_pyop_invocation(operator_id, feeds, attributes)  # type: ignore[no-any-return]
     y = _guarded(*_registered[operator_id], feeds, attributes)
     return operator_id, y.shape, y

@@ -65,7 +65,9 @@ class InferenceSession:
     Args:
         model: the path of an ONNX file, or the bytes of one.
         kernels: "native" runs the neurons' function bodies on onnxruntime's own kernels, multi-threaded, without any
-            library; "numpy" runs the NumPy kernels through the custom-op library.
+            library; "numpy" runs the NumPy kernels through the custom-op library. For the same currents both give the
+            same bits. Around native neurons onnxruntime may fold threshold/L or L/threshold into the linear layer
+            beside them, whose results are then rounded in another way.
         staged: run the neurons step by step and count their events; with NumPy kernels only. The closed form, which
             is the default, cannot know them.
         threads: threads of onnxruntime's own kernels; by default one for each core.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -72,7 +72,7 @@ def neuron_inputs(draw: st.DrawFn) -> tuple[Array, Array, dict[str, Any]]:
     return x, threshold, {"levels": levels, "steps_in": steps_in, "steps_out": steps_out, "phi": phi}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(neuron_inputs())
 def test_closed_form_is_the_three_stages(inputs: tuple[Array, Array, dict[str, Any]]) -> None:
     x, threshold, options = inputs

@@ -194,6 +194,18 @@ def test_kernels_run_on_the_calling_thread(monkeypatch: pytest.MonkeyPatch, thre
     assert seen == {threading.get_ident()}
 
 
+def test_native_kernels_do_not_load_the_library() -> None:
+    """It imports torch where that is installed."""
+    script = f"""
+        import sys, numpy as np
+        from pascalc.runtime import InferenceSession
+
+        InferenceSession({one_pasc_if()!r}).run(None, {{"X": np.ones((4, 2), np.float32)}})
+        assert not {{"torch", "onnxruntime_extensions"}} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=60, check=True)
+
+
 def test_the_process_survives_kernel_errors() -> None:
     """In a process of its own, because without the guard the process would end."""
     script = f"""
