@@ -39,7 +39,11 @@ class _Refusal(Exception):
 
 
 class _Broken(_Refusal):
-    """This is meant to be QCFS, but its parameters are not valid."""
+    """This is meant to be QCFS, but its parameters are not valid; ``surely`` so where no other reading may overrule."""
+
+    def __init__(self, reason: str, surely: bool = False) -> None:
+        super().__init__(reason)
+        self.surely = surely
 
 
 @dataclass(frozen=True)
@@ -157,9 +161,12 @@ def _match(floor: gs.Node) -> _Match:
             # of several cuts that leave nothing behind the neuron the longest, else the shortest
             if best is None or match.rank < best.rank or (match.rank == best.rank and not match.rank[0]):
                 best = match
+    broken = [r for r in refusals if isinstance(r, _Broken)]
+    surely = [r for r in broken if r.surely]
+    if surely:
+        raise surely[0]
     if best is not None:
         return best
-    broken = [r for r in refusals if isinstance(r, _Broken)]
     raise (broken or refusals)[-1]
 
 
@@ -269,19 +276,25 @@ def _solve(before: list[Link], after: list[Link]) -> _Match:
     # An upper bound before the shift by b reaches the Floor as L + b, one behind the shift as L.
     shifted = np.where(_is_integer(ahead.high), ahead.high, ahead.high - ahead.shift)
     high = np.minimum(shifted, (behind.high - behind.shift) / behind.scale)
+    if np.any(np.isnan(low) | np.isnan(high)):
+        raise _Broken("a bound is NaN", surely=True)
     if not np.all(np.isfinite(low)) or not np.all(np.isfinite(high)):
         missing = "below" if not np.all(np.isfinite(low)) else "above"
         raise _Refusal(f"nothing bounds it {missing}")
     if not np.all(np.abs(behind.shift) <= _TOLERANCE * behind.scale):
         raise _Refusal("a constant is added behind the Floor, so that level 0 is not zero")
-    if not np.all(np.abs(low) <= _TOLERANCE):
-        raise _Refusal("its lowest level is not zero")
     levels = np.unique(np.round(high))
     phi = np.unique(np.where(np.abs(ahead.shift - 0.5) <= _TOLERANCE, 0.5, ahead.shift))
     if phi.size != 1 or not 0 <= phi[0] < 1:
         raise _Refusal("the shift before the Floor is not one number in [0, 1)")
     if not (ahead.positive and behind.positive):
-        raise _Broken("its threshold is zero, negative or NaN")
+        # A negative scale before may be a neighbour's, and the neuron starts behind it; but one that the scale behind
+        # undoes is a threshold.
+        undone = np.allclose(ahead.scale * behind.scale, 1, rtol=_TOLERANCE)
+        surely = undone and not ahead.positive and not behind.positive
+        raise _Broken("its threshold is zero, negative or NaN", surely)
+    if not np.all(np.abs(low) <= _TOLERANCE):
+        raise _Refusal("its lowest level is not zero")
     if not np.all(_is_integer(high)):
         raise _Broken(f"its number of levels, {float(np.max(high)):g}, is not an integer")
     if levels.size != 1:
@@ -290,6 +303,11 @@ def _solve(before: list[Link], after: list[Link]) -> _Match:
         raise _Broken("it has no level above zero")
     if levels[0] > MAX_LEVELS:
         raise _Refusal(f"it has {levels[0]:.0f} levels, more than {MAX_LEVELS}")
+    top = _saturated(before)
+    if np.any(np.isfinite(top) & (np.floor(top) != levels[0])):
+        raise _Refusal(
+            f"rounding keeps its highest level at {np.min(np.floor(top)):g}, below the {levels[0]:g} it means"
+        )
     return _Match(
         source=before[-1][0],
         target=after[-1][0],
@@ -298,6 +316,24 @@ def _solve(before: list[Link], after: list[Link]) -> _Match:
         phi=float(phi[0]),
         rest=np.asarray(behind.scale * ahead.scale),
     )
+
+
+def _saturated(before: list[Link]) -> Values:
+    """What reaches the Floor from an infinite input, in the network's own arithmetic: without a shift by 1/2 an upper
+    bound that was rounded down costs a level."""
+    dtype = before[0][0].dtype
+    value = np.asarray(np.inf, dtype)
+    for _, steps in reversed(before):
+        for step in steps:
+            wide = value.astype(np.float64)
+            if step.kind == "scale":
+                wide = wide * step.value
+            elif step.kind == "shift":
+                wide = wide + step.value
+            else:
+                wide = np.maximum(wide, step.value) if step.kind == "low" else np.minimum(wide, step.value)
+            value = np.asarray(wide).astype(dtype)
+    return value.astype(np.float64)
 
 
 def _is_integer(values: Values) -> NDArray[np.bool_]:

@@ -1,0 +1,53 @@
+"""The levels of a plan, written onto the QCFS activations.
+
+    theta * clip(floor(z*L/theta + phi)/L, 0, 1)   ->   theta * clip(floor(z*L'/theta + phi)/L', 0, 1)
+
+theta stays: the activation keeps its range and is requantised to L' levels. This is the one pass that changes the
+function of the network [PASCAL, sec. 3.3]; what follows is lossless again, with respect to the requantised network.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pascalc import ops
+from pascalc.al import check_levels
+from pascalc.errors import CompileError
+from pascalc.graph import Model, is_ours
+from pascalc.histograms import METADATA_KEY
+from pascalc.passes.base import Pass
+
+
+@dataclass(frozen=True)
+class AnnotateAl(Pass):
+    """Give every QCFS activation that a plan names the plan's levels.
+
+    Args:
+        levels: the new L, in 1..255, by label; activations that are not named keep theirs.
+    """
+
+    levels: Mapping[str, int]
+
+    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+
+    def run(self, model: Model) -> int:
+        nodes = {node.attrs["label"]: node for node in model.graph.nodes if is_ours(node, ops.QCFS.name)}
+        unknown = [name for name in self.levels if name not in nodes]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], nodes, n=1, cutoff=0)
+            raise CompileError(
+                f"the plan names {', '.join(map(repr, unknown))}, which is no QCFS activation of this network",
+                file=model.file,
+                hint=f"Its activations are: {', '.join(nodes) or 'none'}." + (f" Is it '{near[0]}'?" if near else ""),
+            )
+        changed = 0
+        for name, levels in self.levels.items():
+            check_levels(levels, node=name)
+            changed += nodes[name].attrs["levels"] != levels
+            nodes[name].attrs["levels"] = levels
+        if changed:  # the histograms that the file may carry are of the old levels
+            model.metadata.pop(METADATA_KEY, None)
+        return changed
