@@ -10,28 +10,34 @@ checked twice:
   of absolute products (pascalc/rounding.py).
 - *count mismatches*: the spiking network runs by itself, and roots are included with what follows from them.
 
-The network's outputs are checked like a layer's currents: fed with the source's levels, they must agree within the
-bound.
+Counts alone would let a small error pass that crosses no half point on this data. So, with the same trains fed in, the
+current of every neuron, the inputs of what is computed and not spiking, and the network's outputs must be the source's
+within the rounding bound too; and every train must be all spikes first.
+
+What is wrong in the spiking network, shapes that do not fit included, makes it "not equivalent" and never an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
-from pascalc import pipeline
+from pascalc import ops, pipeline
 from pascalc.data import Data, load_data
 from pascalc.errors import CompileError
-from pascalc.graph import Array, Model
+from pascalc.graph import Array, Model, is_constant, is_operator, is_ours, producer, sweep
 from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import Neuron, add_sum, before_accumulate, neurons
 from pascalc.passes import ANALYSIS
-from pascalc.rounding import absolute_products, allowance, cut_off, declare
+from pascalc.rounding import absolute_products, allowance, cut_off, declare, is_float, is_sum_of_products
 from pascalc.runtime import InferenceSession
 
 Progress = Callable[[int, int], None]
@@ -58,7 +64,13 @@ class Root:
 
 @dataclass
 class LayerCheck:
-    """One layer of neurons: how many there were over all samples, and how many counts differed."""
+    """One layer of neurons: how many there were over all samples, and what differed.
+
+    Attributes:
+        current_excess: the largest ratio of a current's difference from the source's to its rounding bound.
+        not_binary: spikes that are not where a train of all spikes first has them, or not of a spike's height.
+        problems: what else is wrong with the layer.
+    """
 
     name: str
     levels: int
@@ -69,7 +81,27 @@ class LayerCheck:
     count_mismatches: int = 0
     max_root_margin: float = 0.0
     roots_beyond_bound: int = 0
+    current_excess: float = 0.0
     not_binary: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def equivalent(self) -> bool:
+        return not (self.roots_beyond_bound or self.not_binary or self.problems or self.current_excess > 1)
+
+
+@dataclass
+class ComputedCheck:
+    """An operator that is computed and not spiking: whether it is the source's, and how far off its inputs were."""
+
+    name: str
+    operator: str
+    excess: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def equivalent(self) -> bool:
+        return not self.problems and self.excess <= 1
 
 
 @dataclass
@@ -77,14 +109,16 @@ class Verification:
     """The answer, and the figures that it rests on.
 
     Attributes:
-        equivalent: no root mismatch lies beyond its rounding bound, the outputs agree within theirs, every train is
-            binary and all-spikes-first, and every neuron of the source was found.
+        equivalent: no root mismatch lies beyond its rounding bound, currents and outputs agree within theirs, every
+            train is binary and all-spikes-first, and every neuron of the source was found.
         source_self_mismatches: classifications in which the source differs from itself with onnxruntime's graph
             optimisations off: what float rounding alone does.
         output_excess: the largest ratio of an output's difference to its rounding bound, given equal spike counts.
-        requantised: layers compiled at other levels than the source's, (source, compiled); the source network is then
-            taken at the compiled levels.
-        first_difference: the first layer, in the order of the graph, with a root beyond its bound; empty if none.
+        computed: the operators that are computed and not spiking.
+        requantised: layers compiled at other levels than the source's, (source, compiled), as the compiled file says
+            of itself; the source network is then taken at the compiled levels.
+        first_difference: the first layer, in the order of the graph, that is not the source's; empty if none.
+        output_problems: what else is wrong with the outputs, and ``problems``: with the network as a whole.
     """
 
     samples: int = 0
@@ -93,18 +127,43 @@ class Verification:
     max_abs_output_diff: float = 0.0
     output_excess: float = 0.0
     layers: list[LayerCheck] = field(default_factory=list)
+    computed: list[ComputedCheck] = field(default_factory=list)
     roots: list[Root] = field(default_factory=list)
+    output_problems: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     requantised: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def first_difference(self) -> str:
-        bad = [x.name for x in self.layers if x.roots_beyond_bound or x.not_binary]
-        return bad[0] if bad else ("the outputs" if self.output_excess > 1 else "")
+        checks: list[LayerCheck | ComputedCheck] = [*self.layers, *self.computed]
+        for check in checks:
+            if not check.equivalent:
+                return check.name
+        return "the outputs" if self.output_excess > 1 or self.output_problems else ""
 
     @property
     def equivalent(self) -> bool:
         return not self.first_difference and not self.problems
+
+    def findings(self) -> list[str]:
+        """What makes the network not equivalent, one sentence each, in the order of the graph."""
+        lines = list(self.problems)
+        for layer in self.layers:
+            lines += [f"{layer.name}: {problem}" for problem in layer.problems]
+            if layer.roots_beyond_bound:
+                lines.append(f"{layer.name}: {layer.roots_beyond_bound} root mismatches beyond the rounding bound")
+            if layer.current_excess > 1:
+                lines.append(f"{layer.name}: its current is off by {layer.current_excess:.2g} times the rounding bound")
+            if layer.not_binary:
+                lines.append(f"{layer.name}: {layer.not_binary} spikes are not those of a train of all spikes first")
+        for check in self.computed:
+            lines += [f"{check.name}: {problem}" for problem in check.problems]
+            if check.excess > 1:
+                lines.append(f"{check.name}: its input is off by {check.excess:.2g} times the rounding bound")
+        lines += [f"the outputs: {problem}" for problem in self.output_problems]
+        if self.output_excess > 1:
+            lines.append(f"the outputs: they are off by {self.output_excess:.2g} times the rounding bound")
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """The verification as plain values."""
@@ -116,14 +175,25 @@ class _Layer:
     """A QCFS of the source network and the spiking neuron that stands for it.
 
     ``before`` and ``after`` are tensors of the source (its current and its activation), ``train`` is the compiled
-    network's tensor of the same activation: a spike train, or spike counts.
+    network's tensor of the same activation: a spike train, or spike counts. ``pools`` are the MaxPools that moved
+    behind the neuron, the first to be computed first.
     """
 
     before: str
     after: str
     train: str
+    pools: list[gs.Node]
     source: Neuron
     compiled: Neuron
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """An operator that is no sum of products: pairs of its inputs' names (source, compiled), and its outputs' names,
+    which are the same in both."""
+
+    inputs: list[tuple[str, str]]
+    outputs: list[str]
 
 
 def verify(
@@ -156,153 +226,280 @@ class _Verifier:
     def __init__(self, source: Path, compiled: Path, data: Data) -> None:
         self.source, self.compiled, self.data = source, compiled, data
         self.result = Verification(samples=len(data))
-        self.layers = self._pair()
-        self.result.layers = [
-            LayerCheck(x.source.name, x.compiled.levels, x.compiled.steps_in, x.compiled.steps_out) for x in self.layers
-        ]
-        self.bounds: InferenceSession | None = None
+        known, emitted = load(source), load(compiled)
+        pipeline.run(known, ANALYSIS)
+        self.result.problems += [n.reason for n in emitted.notes]
+        self.layers = self._pair(known, emitted)
+        self.computed = self._pair_computed(known, emitted)
+        self.floats = [v.name for v in known.interface_outputs if v.type.tensor_type.elem_type in _FLOATS]
 
     def run(self, batch: int, progress: Progress | None) -> Verification:
-        mine, theirs = InferenceSession(self.compiled), InferenceSession(self.source)
+        theirs, unoptimised = self._source_sessions()
+        mine = InferenceSession(self.compiled)
         outputs = [o.name for o in theirs.outputs]
         if [o.name for o in mine.outputs] != outputs or [i.name for i in mine.inputs] != list(self.data.inputs):
             raise CompileError("its inputs and outputs are not those of the source", file=self.compiled)
-        unoptimised = _unoptimised(self.source)
-        reference = _session(_with_outputs(self._reference(), [n for x in self.layers for n in (x.before, x.after)]))
-        forced, free = _session(self._traced(forced=True)), _session(self._traced(forced=False))
-        floats = [o.name for o in theirs.outputs if o.type in ("tensor(float)", "tensor(double)")]
-        output_bounds = self._absolute(floats)
+        reference, bounds = _session(self._reference()), self._bounds()
+        forced, free = _session(self._traced([g for g, _ in self._groups()])), _session(self._free())
         for feeds, part in self.data.batches(batch):
             count = part.stop - part.start
-            expected_outputs, again = theirs.run(outputs, feeds), unoptimised.run(outputs, feeds)
-            self._compare_outputs(expected_outputs, mine.run(outputs, feeds), again, count)
+            expected, again = _run(theirs, feeds), unoptimised.run(outputs, feeds)
+            given = self._attempt(mine, feeds, self.result.problems)
+            self._compare_outputs(expected, given, dict(zip(outputs, again, strict=True)), count)
             values = _run(reference, feeds)
-            levels = {x.after: self._levels(x, values[x.after]) for x in self.layers}
-            fed = {**feeds, **{f"fed:{x.train}": _encode(x.compiled, levels[x.after]) for x in self.layers}}
-            fired, alone = _run(forced, fed), _run(free, feeds)
-            fed_source = {**feeds, **{f"fed:{x.after}": values[x.after] for x in self.layers}}
-            for layer, check in zip(self.layers, self.result.layers, strict=True):
-                expected = levels[layer.after][:count]
-                counts, strange = _counts(layer.compiled, fired[f"sum:{layer.train}"][:count])
-                check.neurons += expected.size
-                check.not_binary += strange
-                check.count_mismatches += int(
-                    np.count_nonzero(_counts(layer.compiled, alone[f"sum:{layer.train}"][:count])[0] != expected)
-                )
-                if not np.array_equal(counts, expected):
-                    self._add_roots(layer, check, expected, counts, values[layer.before], fed_source, part.start)
-            absolute = _run(output_bounds, fed_source)
-            for name in floats:
-                self._check_output(values[name][:count], fired[name][:count], absolute[f"abs:{name}"])
+            levels = {x.after: self._levels(x, check, values[x.after]) for x, check in self._checks()}
+            computed = {name: values[name] for x in self.computed for name in x.outputs}
+            fed = {f"fed:{x.train}": _encode(x.compiled, levels[x.after]) for x in self.layers}
+            fired = self._fire(forced, {**feeds, **fed, **{f"fed:{n}": v for n, v in computed.items()}})
+            absolute = {f"fed:{x.after}": values[x.after] for x in self.layers}
+            totals = _run(bounds, {**feeds, **absolute, **{f"fed:{n}": np.abs(v) for n, v in computed.items()}})
+            alone = self._attempt(free, feeds, self.result.problems)
+            for layer, check in self._checks():
+                z, total = values[layer.before], totals[f"abs:{layer.before}"]
+                whole = _Batch(levels[layer.after], z, np.broadcast_to(total, z.shape), part.start, count)
+                self._check_layer(layer, check, whole, fired, alone)
+            self._check_rest(values, fired, totals, count)
             if progress is not None:
                 progress(part.stop, len(self.data))
         return self.result
 
-    def _pair(self) -> list[_Layer]:
-        source, compiled = load(self.source), load(self.compiled)
-        pipeline.run(source, ANALYSIS)
-        self.result.problems += [n.reason for n in compiled.notes]
-        stand_ins = {n.name: n for n in neurons(compiled)}
-        tensors = compiled.graph.tensors()
+    def _checks(self) -> list[tuple[_Layer, LayerCheck]]:
+        return list(zip(self.layers, self.result.layers, strict=True))
+
+    # --- which belongs to which -----------------------------------------------------------------------------------
+
+    def _pair(self, known: Model, emitted: Model) -> list[_Layer]:
+        stand_ins: dict[str, Neuron] = {}
+        for neuron in neurons(emitted):
+            if stand_ins.setdefault(neuron.name, neuron) is not neuron:
+                self.result.problems.append(f"two neurons are labelled '{neuron.name}'")
+        tensors, recorded = emitted.graph.tensors(), _recorded_levels(emitted)
         layers = []
-        for neuron in neurons(source):
+        for neuron in neurons(known):
             stand_in, after = stand_ins.pop(neuron.name, None), neuron.node.outputs[0].name
             if stand_in is None or after not in tensors:
                 self.result.problems.append(f"the neuron '{neuron.name}' of the source is not in the compiled network")
                 continue
-            if stand_in.levels != neuron.levels:
+            train = before_accumulate(tensors[after])
+            pools, behind = _pools(train)
+            layers.append(_Layer(neuron.node.inputs[0].name, after, train.name, pools, neuron, stand_in))
+            check = LayerCheck(neuron.name, stand_in.levels, stand_in.steps_in, stand_in.steps_out)
+            if behind is not stand_in.node:
+                check.problems.append("its activation is not computed by the neuron with its label")
+            check.problems += _mismatches(neuron, stand_in)
+            if stand_in.levels != neuron.levels and recorded.get(neuron.name) != stand_in.levels:
+                check.problems.append(f"it has {stand_in.levels} levels, the source's has {neuron.levels}")
+            elif stand_in.levels != neuron.levels:
                 self.result.requantised[neuron.name] = (neuron.levels, stand_in.levels)
-            train = before_accumulate(tensors[after]).name
-            layers.append(_Layer(neuron.node.inputs[0].name, after, train, neuron, stand_in))
+            self.result.layers.append(check)
         self.result.problems += [f"the neuron '{name}' is not in the source network" for name in stand_ins]
         if not layers:
             raise CompileError("it has no neuron of the source network", file=self.compiled)
         return layers
 
+    def _pair_computed(self, known: Model, emitted: Model) -> list[_Computed]:
+        tensors, cut = emitted.graph.tensors(), {x.after for x in self.layers}
+        found = []
+        for node in known.graph.nodes:
+            name = node.outputs[0].name
+            twin = producer(tensors[name]) if name in tensors else None
+            if node.domain == ops.DOMAIN or is_sum_of_products(node) or twin is None or twin.domain == ops.DOMAIN:
+                continue
+            if not any(is_float(t) and not is_constant(t) for t in node.inputs) or _has_subgraph(node):
+                continue
+            check = ComputedCheck(node.name or name, node.op)
+            if not _same_operator(node, twin):
+                check.problems.append(f"the compiled network has another {twin.op} in place of the source's {node.op}")
+            inputs = [(a, b) for a, b in zip(node.inputs, twin.inputs, strict=False) if is_float(a)]
+            computed = [(a, b) for a, b in inputs if producer(a) and producer(b) and a.name not in cut]
+            outputs = [t.name for t in node.outputs if is_float(t) and t.name in tensors]
+            found.append(_Computed([(a.name, b.name) for a, b in computed], outputs))
+            cut.update(outputs)
+            self.result.computed.append(check)
+        return found
+
+    # --- the networks that are run --------------------------------------------------------------------------------
+
+    def _source_sessions(self) -> tuple[InferenceSession, ort.InferenceSession]:
+        """The source as it is and unoptimised; activations that are explicit operators get their bodies."""
+        model = load(self.source)
+        explicit = any(is_ours(node, *ops.OPERATORS) for node in model.graph.nodes)
+        source = to_bytes(model) if explicit else self.source
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return InferenceSession(source), ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
     def _reference(self) -> Model:
-        """The source network; at the compiled network's levels where those were changed."""
+        """The source network with all that is compared as outputs; at the compiled network's levels where those were
+        changed."""
+        names = [n for x in self.layers for n in (x.before, x.after)]
+        names += [n for x in self.computed for n in (*(a for a, _ in x.inputs), *x.outputs)]
         model = load(self.source)
         pipeline.run(model, ANALYSIS[:1])  # the types of all tensors
-        if not self.result.requantised and {x.after for x in self.layers} <= set(model.graph.tensors()):
-            return model
-        model = load(self.source)
-        pipeline.run(model, ANALYSIS)
-        for neuron in neurons(model):
-            neuron.node.attrs["levels"] = self.result.requantised.get(neuron.name, (0, neuron.levels))[1]
+        if self.result.requantised or not set(names) <= set(model.graph.tensors()):
+            model = load(self.source)
+            pipeline.run(model, ANALYSIS)
+            for neuron in neurons(model):
+                neuron.node.attrs["levels"] = self.result.requantised.get(neuron.name, (0, neuron.levels))[1]
+        present = {v.name for v in (*model.interface_outputs, *model.interface_inputs)}
+        tensors = model.graph.tensors()
+        model.interface_outputs += [declare(tensors[n]) for n in dict.fromkeys(names) if n not in present]
         return model
 
-    def _traced(self, forced: bool) -> Model:
-        """The compiled network with the sum of every train as an output; with ``forced``, the trains that the layers
-        behind see are fed in."""
+    def _bounds(self) -> InferenceSession:
+        """The sums of absolute products of all that is compared."""
+        model = load(self.source)
+        pipeline.run(model, ANALYSIS)
+        cuts = [x.after for x in self.layers] + [name for x in self.computed for name in x.outputs]
+        wanted = [x.before for x in self.layers] + [a for x in self.computed for a, _ in x.inputs] + self.floats
+        return _session(absolute_products(model, cuts, list(dict.fromkeys(wanted))))
+
+    def _free(self) -> Model:
+        """The compiled network by itself, with the sum of every train as an output."""
         model = load(self.compiled)
         tensors = model.graph.tensors()
         for layer in self.layers:
             train = tensors[layer.train]
-            if forced:
-                cut_off(model, train)
+            train.dtype = train.dtype or layer.compiled.threshold.dtype
             total = add_sum(model, train, layer.compiled.steps_out, f"sum:{layer.train}")
             model.interface_outputs.append(declare(total))
         return model
 
-    def _absolute(self, wanted: list[str]) -> InferenceSession:
-        model = load(self.source)
-        pipeline.run(model, ANALYSIS)
-        return _session(absolute_products(model, [x.after for x in self.layers], wanted))
+    def _traced(self, groups: Sequence[_Group]) -> Model:
+        """The compiled network, where what is behind a neuron or a computed operator sees the source's.
 
-    def _levels(self, layer: _Layer, activation: Array) -> Array:
+        Its outputs are, for every layer, the sum of its train, the sum of its current, and how many spikes are out of
+        place; the inputs of computed operators; and for None the network's own.
+        """
+        model = load(self.compiled)
+        tensors = model.graph.tensors()
+        own = [tensors[v.name] for v in model.interface_outputs]
+        for name in dict.fromkeys([*(x.train for x in self.layers), *(n for x in self.computed for n in x.outputs)]):
+            cut_off(model, tensors[name])
+        wanted: list[gs.Tensor] = []
+        for group in groups:
+            if group is None:
+                wanted += own
+            elif isinstance(group, _Computed):
+                wanted += [tensors[b] for _, b in group.inputs]
+            else:
+                wanted += self._layer_outputs(model, group, tensors)
+        model.graph.outputs[:] = list({t.name: t for t in wanted}.values())
+        model.interface_outputs[:] = [declare(t) for t in model.graph.outputs]
+        sweep(model)
+        return model
+
+    def _layer_outputs(self, model: Model, layer: _Layer, tensors: dict[str, gs.Tensor]) -> list[gs.Tensor]:
+        neuron = layer.compiled
+        train, fired = tensors[layer.train], producer(tensors[neuron.node.outputs[0].name])
+        current = tensors[neuron.node.inputs[0].name] if fired is None else fired.inputs[0]
+        for tensor in (train, current):
+            tensor.dtype = tensor.dtype or neuron.threshold.dtype
+        total = add_sum(model, train, neuron.steps_out, f"sum:{layer.train}")
+        current = add_sum(model, current, neuron.steps_in, f"current:{layer.train}" + "/unpooled" * bool(layer.pools))
+        for index, pool in enumerate(layer.pools, 1):  # they moved behind the neuron: the source's current is pooled
+            name = f"current:{layer.train}" + f"/{index}" * (index < len(layer.pools))
+            current = _add(model, "MaxPool", [current], name, pool.attrs)
+        if not neuron.spiking:
+            return [total, current]
+        # A train of all spikes first is what a neuron of its own threshold makes of it.
+        attrs = {**neuron.node.attrs, "steps_in": neuron.steps_out, "phi": 0.5}
+        threshold = neuron.node.inputs[1].name
+        inputs = [train, tensors[threshold]]
+        canonical = _add(model, neuron.node.op, inputs, f"canonical:{layer.train}", attrs, ops.DOMAIN)
+        distance = _add(model, "Sub", [train, canonical], f"distance:{layer.train}")
+        for step in ("Abs", "Sign"):
+            distance = _add(model, step, [distance], f"{step}:{layer.train}")
+        return [total, current, _add(model, "ReduceSum", [distance], f"off:{layer.train}", {"keepdims": 0})]
+
+    # --- running and comparing ------------------------------------------------------------------------------------
+
+    def _attempt(self, session: InferenceSession, feeds: Mapping[str, Array], problems: list[str]) -> dict[str, Array]:
+        """All outputs by name; none, and a problem, where the network cannot be run."""
+        try:
+            return _run(session, feeds)
+        except CompileError as error:
+            _once(problems, f"it cannot be run: {error.message}")
+            return {}
+
+    def _fire(self, forced: InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The forced network's outputs; part by part where it cannot be run as a whole, to find where."""
+        fired = self._attempt(forced, feeds, [])
+        if fired:
+            return fired
+        for group, problems in self._groups():
+            try:
+                session = _session(self._traced([group]))
+            except CompileError as error:
+                _once(problems, f"it cannot be run: {error.message}")
+            else:
+                fired |= self._attempt(session, feeds, problems)
+        return fired
+
+    def _groups(self) -> list[tuple[_Group, list[str]]]:
+        """The parts of the network that are checked each by itself, and where their problems go."""
+        groups: list[tuple[_Group, list[str]]] = [(layer, check.problems) for layer, check in self._checks()]
+        groups += [(x, check.problems) for x, check in zip(self.computed, self.result.computed, strict=True)]
+        return [*groups, (None, self.result.output_problems)]
+
+    def _levels(self, layer: _Layer, check: LayerCheck, activation: Array) -> Array:
         """The source's levels; its activations must be multiples of theta/L."""
-        unit = layer.source.threshold.astype(np.float64) / layer.compiled.levels
-        levels = np.rint(activation / unit)
-        if np.any(np.abs(activation / unit - levels) > 1e-3):
-            problem = f"the activations of '{layer.source.name}' in the source are not multiples of theta/L"
-            if problem not in self.result.problems:
-                self.result.problems.append(problem)
-        return levels.astype(np.int32)
+        levels = activation / (layer.source.threshold.astype(np.float64) / check.levels)
+        nearest = np.rint(levels)
+        if not np.all(np.abs(levels - nearest) <= 1e-3):
+            _once(check.problems, "its activations in the source are not multiples of theta/L")
+        return np.nan_to_num(nearest, posinf=0, neginf=0).astype(np.int32)
 
-    def _compare_outputs(self, expected: list[Array], given: list[Array], again: list[Array], count: int) -> None:
-        for a, b in zip(expected, given, strict=True):
-            if a.dtype.kind == "f" and a.size:
-                difference = float(np.max(np.abs(a[:count] - b[:count])))
-                self.result.max_abs_output_diff = max(self.result.max_abs_output_diff, difference)
-        self.result.argmax_mismatches += _differing(expected[0][:count], given[0][:count])
-        self.result.source_self_mismatches += _differing(expected[0][:count], again[0][:count])
-
-    def _add_roots(
-        self,
-        layer: _Layer,
-        check: LayerCheck,
-        expected: Array,
-        counts: Array,
-        z: Array,
-        fed: dict[str, Array],
-        start: int,
+    def _check_layer(
+        self, layer: _Layer, check: LayerCheck, batch: _Batch, fired: dict[str, Array], alone: dict[str, Array]
     ) -> None:
+        expected, count = batch.levels[: batch.count], batch.count
+        check.neurons += expected.size
+        free = alone.get(f"sum:{layer.train}")
+        if free is not None and free.shape == batch.levels.shape:
+            counts = _counts(layer.compiled, free[:count])[0]
+        else:
+            counts = np.full_like(expected, -1)
+        check.count_mismatches += int(np.count_nonzero(counts != expected))
+        if f"sum:{layer.train}" not in fired:
+            return
+        total, current = fired[f"sum:{layer.train}"], fired[f"current:{layer.train}"]
+        if total.shape != batch.levels.shape or current.shape != batch.levels.shape:
+            found = [list(x.shape) for x in (total, current)]
+            _once(check.problems, f"its spikes and currents have the shapes {found}, not {list(batch.levels.shape)}")
+            return
+        counts, strange = _counts(layer.compiled, total[:count])
+        off = float(fired.get(f"off:{layer.train}", 0))
+        check.not_binary += max(strange, int(off) if np.isfinite(off) else total.size)
+        gain = np.broadcast_to(check.levels / layer.source.threshold.astype(np.float64), expected.shape)
+        u = batch.z[:count] * gain + layer.source.phi
+        ulp = float(np.finfo(batch.z.dtype).eps)
+        bound = allowance(layer.compiled.steps_in) * ulp * (batch.total[:count] * gain + 2 * np.maximum(np.abs(u), 1))
+        mine = current[:count] * (check.levels / layer.compiled.threshold.astype(np.float64)) + layer.compiled.phi
+        excess = np.abs(mine - u) / bound
+        if not np.all(np.isfinite(excess)):
+            _once(check.problems, "its current is not finite")
+        check.current_excess = max(check.current_excess, float(np.max(excess, where=np.isfinite(excess), initial=0)))
+        if not np.array_equal(counts, expected):
+            self._add_roots(check, batch, counts, u, bound)
+
+    def _add_roots(self, check: LayerCheck, batch: _Batch, counts: Array, u: Array, bound: Array) -> None:
         """Root mismatches of one layer in one batch, each with its margin and bound in levels."""
-        if self.bounds is None:
-            self.bounds = self._absolute(list(dict.fromkeys(x.before for x in self.layers)))
+        expected = batch.levels[: batch.count]
         where = np.nonzero(counts != expected)
-        gain = np.broadcast_to(layer.compiled.levels / layer.source.threshold.astype(np.float64), expected.shape)[where]
-        total = _run(self.bounds, fed)[f"abs:{layer.before}"]
-        u = z[: len(expected)].astype(np.float64)[where] * gain + layer.source.phi
-        given = counts[where]
+        given, u, bound = counts[where], u[where], bound[where]
         # how far u lies from where the spiking network's count begins: from below, or from above
         margin = np.abs(np.where(given > expected[where], given - u, u - (given + 1)))
-        ulp = float(np.finfo(z.dtype).eps)
-        bound = (
-            allowance(layer.compiled.steps_in)
-            * ulp
-            * (total[: len(expected)][where] * gain + 2 * np.maximum(np.abs(u), 1))
-        )
         check.root_mismatches += len(margin)
-        check.roots_beyond_bound += int(np.count_nonzero(margin > bound))
-        check.max_root_margin = max(check.max_root_margin, float(margin.max()))
+        check.roots_beyond_bound += int(np.count_nonzero(~(margin <= bound)))
+        check.max_root_margin = max(check.max_root_margin, float(np.nan_to_num(margin).max()))
         worst = np.argsort(bound - margin)[: max(0, MAX_ROOTS_SHOWN - len(self.result.roots))]
         for k in worst:
             index = [int(axis[k]) for axis in where]
             self.result.roots.append(
                 Root(
                     layer=check.name,
-                    sample=start + index[0],
+                    sample=batch.start + index[0],
                     index=index[1:],
                     source_count=int(expected[tuple(index)]),
                     count=int(given[k]),
@@ -311,12 +508,143 @@ class _Verifier:
                 )
             )
 
-    def _check_output(self, expected: Array, given: Array, absolute: Array) -> None:
-        ulp = float(np.finfo(expected.dtype).eps)
+    def _check_rest(
+        self, values: dict[str, Array], fired: dict[str, Array], totals: dict[str, Array], count: int
+    ) -> None:
+        """What goes into computed operators, and the outputs that are sums of products."""
         steps = max(x.compiled.steps_out for x in self.layers)
-        total = np.broadcast_to(absolute[: len(expected)], expected.shape) + 2 * np.abs(expected)
-        excess = np.abs(expected - given) / np.maximum(allowance(steps) * ulp * total, np.finfo(expected.dtype).tiny)
-        self.result.output_excess = max(self.result.output_excess, float(excess.max(initial=0)))
+        for item, check in zip(self.computed, self.result.computed, strict=True):
+            for a, b in item.inputs:
+                if b in fired:
+                    excess, problem = _excess(values[a], fired[b], totals[f"abs:{a}"], steps, count)
+                    check.excess = max(check.excess, excess)
+                    _once(check.problems, problem)
+        elsewhere = {x.after for x in self.layers} | {name for x in self.computed for name in x.outputs}
+        for name in self.floats:
+            if name in fired and name not in elsewhere:
+                excess, problem = _excess(values[name], fired[name], totals[f"abs:{name}"], steps, count)
+                self.result.output_excess = max(self.result.output_excess, excess)
+                _once(self.result.output_problems, problem and f"'{name}': {problem}")
+
+    def _compare_outputs(
+        self, expected: dict[str, Array], given: dict[str, Array], again: dict[str, Array], count: int
+    ) -> None:
+        """The two networks as they are, each by itself."""
+        for name in again:
+            a, b = expected[name], given.get(name)
+            if b is None or a.shape != b.shape or a.dtype != b.dtype:
+                shape = "nothing" if b is None else f"{b.dtype} {list(b.shape)}"
+                _once(self.result.output_problems, f"'{name}' is {shape}, not {a.dtype} {list(a.shape)}")
+                continue
+            if a.dtype.kind == "f":
+                both = np.isfinite(a[:count]) & np.isfinite(b[:count])
+                difference = float(np.max(np.abs(a[:count] - b[:count]), where=both, initial=0))
+                self.result.max_abs_output_diff = max(self.result.max_abs_output_diff, difference)
+        first = next(iter(again))
+        mine = given.get(first)
+        if mine is None or mine.shape != expected[first].shape:
+            self.result.argmax_mismatches += count
+        else:
+            self.result.argmax_mismatches += _differing(expected[first][:count], mine[:count])
+        self.result.source_self_mismatches += _differing(expected[first][:count], again[first][:count])
+
+
+_Group = _Layer | _Computed | None
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What the source has in one layer: levels, the current z and the sum of its absolute products. The first
+    ``count`` samples are to be compared, and the first of them is number ``start``."""
+
+    levels: Array
+    z: Array
+    total: Array
+    start: int
+    count: int
+
+
+def _mismatches(source: Neuron, stand_in: Neuron) -> list[str]:
+    """What is wrong with a neuron, whatever the data."""
+    found = []
+    if np.float32(stand_in.phi) != np.float32(source.phi):
+        found.append(f"its membrane starts at {stand_in.phi:g} of a spike, not at {source.phi:g}")
+    if stand_in.spiking and stand_in.steps_out != stand_in.levels:
+        found.append(f"it has {stand_in.levels} levels, but sends a train of {stand_in.steps_out} steps")
+    return found
+
+
+def _pools(train: gs.Tensor) -> tuple[list[gs.Node], gs.Node | None]:
+    """The MaxPools that a train comes through, the first to be computed first, and the node before them."""
+    pools: list[gs.Node] = []
+    node = producer(train)
+    while is_operator(node, "MaxPool"):
+        pools.insert(0, node)
+        node = producer(node.inputs[0])
+    return pools, node
+
+
+def _recorded_levels(emitted: Model) -> dict[str, Any]:
+    """The levels that the compiled file says of itself that it was compiled to."""
+    try:
+        levels = json.loads(emitted.metadata.get("pascalc.levels", "{}"))
+    except ValueError:
+        return {}
+    return levels if isinstance(levels, dict) else {}
+
+
+def _has_subgraph(node: gs.Node) -> bool:
+    return any(isinstance(v, gs.Graph) for v in node.attrs.values())
+
+
+def _same_operator(a: gs.Node, b: gs.Node) -> bool:
+    """Whether two nodes compute the same from their variable inputs."""
+    if (a.op, a.domain or "", len(a.inputs), len(a.outputs)) != (b.op, b.domain or "", len(b.inputs), len(b.outputs)):
+        return False
+    plain = (int, float, str, bytes, list)
+    attrs = [{k: v for k, v in node.attrs.items() if isinstance(v, plain)} for node in (a, b)]
+    return attrs[0] == attrs[1] and all(_same_constant(x, y) for x, y in zip(a.inputs, b.inputs, strict=True))
+
+
+def _same_constant(a: gs.Tensor, b: gs.Tensor) -> bool:
+    if is_constant(a) or is_constant(b):
+        return (
+            is_constant(a)
+            and is_constant(b)
+            and np.array_equal(a.values, b.values, equal_nan=a.values.dtype.kind == "f")
+        )
+    return True
+
+
+def _add(
+    model: Model, op: str, inputs: list[gs.Tensor], name: str, attrs: Mapping[str, Any] | None = None, domain: str = ""
+) -> gs.Tensor:
+    """The output, of the given name, of a new node."""
+    out = gs.Variable(model.unique_name(name), inputs[0].dtype, None)
+    node = gs.Node(op, model.unique_name(f"{name}/{op}"), attrs=dict(attrs or {}), inputs=inputs, outputs=[out])
+    node.domain = domain or None
+    model.graph.nodes.append(node)
+    return out
+
+
+def _excess(expected: Array, given: Array, total: Array, steps: int, count: int) -> tuple[float, str]:
+    """The largest ratio of a difference to its rounding bound, and a problem or an empty text."""
+    if expected.shape != given.shape:
+        return 0.0, f"it has the shape {list(given.shape)}, not {list(expected.shape)}"
+    a, b = expected[:count], given[:count]
+    finite = np.isfinite(a) & np.isfinite(b)
+    problem = "" if np.array_equal(a[~finite], b[~finite], equal_nan=True) else "it is not finite where the source's is"
+    kind = np.finfo(expected.dtype)
+    bound = allowance(steps) * float(kind.eps) * (np.broadcast_to(total, expected.shape)[:count] + 2 * np.abs(a))
+    with np.errstate(invalid="ignore"):
+        ratio = np.abs(a - b) / np.maximum(bound, kind.tiny)
+    return float(np.max(ratio, where=finite, initial=0)), problem
+
+
+def _once(problems: list[str], problem: str) -> None:
+    if problem and problem not in problems:
+        problems.append(problem)
 
 
 def _encode(neuron: Neuron, counts: Array) -> Array:
@@ -332,37 +660,21 @@ def _counts(neuron: Neuron, total: Array) -> tuple[Array, int]:
     """Spike counts from the sum of a train, and how many sums are not those of whole spikes."""
     spikes = total / neuron.unit.astype(np.float64)
     counts = np.rint(spikes)
-    strange = (np.abs(spikes - counts) > 1e-3) | (counts < 0) | (counts > neuron.levels)
-    return counts.astype(np.int32), int(np.count_nonzero(strange))
+    fine = (np.abs(spikes - counts) <= 1e-3) & (counts >= 0) & (counts <= neuron.levels)
+    return np.where(fine, counts, -1).astype(np.int32), int(np.count_nonzero(~fine))
 
 
 def _differing(a: Array, b: Array) -> int:
     """Samples whose classification differs: the largest entry along axis 1, or the values of an integer output."""
     x, y = (v.argmax(1) if v.ndim > 1 and v.dtype.kind == "f" else v for v in (a, b))
-    return int(np.count_nonzero((x != y).reshape(len(x), -1).any(1)))
-
-
-def _with_outputs(model: Model, names: list[str]) -> Model:
-    """The model with further tensors as outputs."""
-    present = {v.name for v in model.interface_outputs}
-    tensors = model.graph.tensors()
-    for name in dict.fromkeys(names):
-        if name not in present and name not in {v.name for v in model.interface_inputs}:
-            model.interface_outputs.append(declare(tensors[name]))
-    return model
-
-
-def _unoptimised(path: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return int(np.count_nonzero((x != y).reshape(len(x), -1).any(1))) if x.ndim else int(x != y)
 
 
 def _session(model: Model) -> InferenceSession:
     return InferenceSession(to_bytes(model))
 
 
-def _run(session: InferenceSession, feeds: dict[str, Array]) -> dict[str, Array]:
+def _run(session: InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """All outputs by name, and the inputs too: a neuron's current may be a network input."""
     names = [o.name for o in session.outputs]
     wanted = {i.name for i in session.inputs}
