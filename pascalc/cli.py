@@ -131,11 +131,22 @@ def verify_command(
             x.neurons,
             x.root_mismatches,
             f"{x.max_root_margin:.1e}",
+            f"{x.current_excess:.2f}",
             x.count_mismatches,
         )
         for x in result.layers
     ]
-    header = ["layer", "L", "steps in", "steps out", "neurons", "root mismatches", "largest margin", "counts differing"]
+    header = [
+        "layer",
+        "L",
+        "steps in",
+        "steps out",
+        "neurons",
+        "root mismatches",
+        "largest margin",
+        "current off/bound",
+        "counts differing",
+    ]
     total = sum(x.neurons for x in result.layers)
     roots = sum(x.root_mismatches for x in result.layers)
     lines = [
@@ -155,7 +166,7 @@ def verify_command(
             f"root: {root.layer} sample {root.sample} {root.index}: {root.source_count} -> {root.count}, "
             f"margin {root.margin:.2e}, bound {root.bound:.2e}"
         )
-    lines += result.problems
+    lines += result.findings()
     verdict = "equivalent" if result.equivalent else f"NOT equivalent: {result.first_difference or result.problems[0]}"
     _report("\n".join([*lines, "", verdict]), result.to_json(), json_file)
     if not result.equivalent:
