@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +17,10 @@ from pascalc.files import write_atomically
 from pascalc.passes import NEURON_MODELS, SCHEDULES
 from pascalc.tables import table
 from pascalc.version import __version__
+
+if TYPE_CHECKING:
+    from pascalc.adjustable import Effect
+    from pascalc.planner import Planned
 
 _FILE = click.Path(path_type=Path)
 
@@ -48,6 +53,34 @@ class _Cli(click.Group):
             sys.exit(2)
 
 
+def _numbers(text: str) -> list[int]:
+    """Integers separated by commas."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"'{text}' is not a list of integers such as 8,4,1") from None
+
+
+def _share(text: str) -> float:
+    """A share, written in percent."""
+    try:
+        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else -1.0
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise click.BadParameter(f"'{text}' is not a percentage from 0% to below 100%, such as 0.5%")
+    return share
+
+
+_clusters = click.option(
+    "--al-clusters", type=click.IntRange(min=1), metavar="N", help="Layerwise L from the AL metric in N clusters."
+)
+_levels = click.option(
+    "--al-levels", type=_numbers, metavar="8,4,1", help="L of each cluster from lowest to highest metric [halving]."
+)
+_calibration = click.option("--calib", type=_FILE, metavar="DATA.npz", help="x: inputs to calibrate on; y: labels.")
+
+
 @click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pascalc")
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
@@ -73,6 +106,11 @@ def main(debug: bool) -> None:
 @click.option("--dump-ir", type=_FILE, metavar="DIR", help="Write the network as ONNX text after every pass.")
 @click.option("--explain", is_flag=True, help="Show what was refused or does not spike, and why.")
 @click.option("--timing", is_flag=True, help="Show rewrites and time of every pass.")
+@click.option("--plan", "plan_file", type=_FILE, metavar="PLAN.json", help="Layerwise L from a file of `pascalc plan`.")
+@_clusters
+@_levels
+@_calibration
+@click.option("--save-ann", type=_FILE, metavar="FILE", help="Write the requantised network itself, for `verify`.")
 @_json
 def compile_command(
     model: Path,
@@ -83,12 +121,27 @@ def compile_command(
     dump_ir: Path | None,
     explain: bool,
     timing: bool,
+    plan_file: Path | None,
+    al_clusters: int | None,
+    al_levels: list[int] | None,
+    calib: Path | None,
+    save_ann: Path | None,
     json_file: str | None,
 ) -> None:
     """Compile MODEL.onnx into a spiking network."""
     from pascalc.compiler import compile_model
 
-    result = compile_model(model, output, neuron=neuron, schedule=schedule, stop_after=stop_after, dump_ir=dump_ir)
+    planned = _planned(model, plan_file, al_clusters, al_levels, calib, [])
+    result = compile_model(
+        model,
+        output,
+        neuron=neuron,
+        schedule=schedule,
+        stop_after=stop_after,
+        dump_ir=dump_ir,
+        levels=None if planned is None else planned.levels,
+        save_ann=save_ann,
+    )
     found = result.network.neurons
     not_spiking = result.network.not_spiking
     lines = [
@@ -96,6 +149,10 @@ def compile_command(
         f"{len(found)} layers of {neuron} neurons, {schedule}; levels {_span([n.levels for n in found])}, "
         f"{result.network.macs / 1e6:.1f} M multiply-accumulates a sample",
     ]
+    values = result.to_json()
+    if planned is not None:
+        text, values["al"] = _plan_report(model, planned, calib)
+        lines.insert(1, text + "\n")
     if not_spiking:
         lines.append(f"Computed, not spiking ({len(not_spiking)}): " + "; ".join(_some(not_spiking)))
     if explain:
@@ -104,7 +161,55 @@ def compile_command(
     if timing:
         rows = [(name, count, f"{s * 1e3:.1f} ms") for name, count, s in result.timing]
         lines.append("\n" + table(["pass", "rewrites", "time"], rows))
-    _report("\n".join(lines), result.to_json(), json_file)
+    _report("\n".join(lines), values, json_file)
+
+
+@main.command("plan")
+@click.argument("model", type=_FILE, metavar="MODEL.onnx")
+@_clusters
+@_levels
+@_calibration
+@click.option(
+    "--histograms",
+    type=_FILE,
+    multiple=True,
+    metavar="H.json",
+    help="Histograms of `pascalc histogram`, in place of --calib; several are added.",
+)
+@click.option("-o", "--output", type=_FILE, metavar="PLAN.json", help="Where the plan goes, to be edited and compiled.")
+@_json
+def plan_command(
+    model: Path,
+    al_clusters: int | None,
+    al_levels: list[int] | None,
+    calib: Path | None,
+    histograms: tuple[Path, ...],
+    output: Path | None,
+    json_file: str | None,
+) -> None:
+    """Plan the levels of every layer of MODEL.onnx."""
+    planned = _planned(model, None, al_clusters, al_levels, calib, histograms)
+    if planned is None:
+        raise click.UsageError("say how to choose the levels: --al-clusters N")
+    text, values = _plan_report(model, planned, calib)
+    if output is not None:
+        write_atomically(output, [planned.plan.to_json().encode()])
+    _report(text, {"plan": json.loads(planned.plan.to_json()), **values}, json_file)
+
+
+@main.command("histogram")
+@click.argument("model", type=_FILE, metavar="MODEL.onnx")
+@click.option("--calib", type=_FILE, metavar="DATA.npz", required=True, help="x: inputs to calibrate on.")
+@click.option("-o", "--output", type=_FILE, metavar="H.json", required=True, help="Where the histograms go.")
+@_batch
+def histogram_command(model: Path, calib: Path, output: Path, batch: int) -> None:
+    """Count how often every layer of MODEL.onnx has each of its levels; histograms of shards can be added."""
+    from pascalc import calibrate, histograms
+
+    with _progress("counting") as progress:
+        counted = calibrate.measure(model, calib, batch=batch, progress=progress)
+    write_atomically(output, [histograms.to_json(counted).encode()])
+    click.echo(f"{output}: {len(counted)} layers, {sum(h.samples for h in counted.values())} activations")
 
 
 @main.command("verify")
@@ -229,6 +334,77 @@ def passes_command(json_file: str | None) -> None:
     rows = [(name, i, p.name(), p.summary()) for name, passes in SCHEDULES.items() for i, p in enumerate(passes, 1)]
     values = {name: [{"name": p.name(), "summary": p.summary()} for p in passes] for name, passes in SCHEDULES.items()}
     _report("\n".join(f"{s:10} {i:2}  {n:18} {d}" for s, i, n, d in rows), values, json_file)
+
+
+def _planned(
+    model: Path,
+    plan_file: Path | None,
+    clusters: int | None,
+    levels: list[int] | None,
+    calib: Path | None,
+    histograms: Sequence[Path],
+) -> Planned | None:
+    """The plan that the options ask for; None where they ask for none."""
+    from pascalc import planner
+    from pascalc.al import Plan
+
+    asked = [o for o, v in (("--plan", plan_file), ("--al-clusters", clusters)) if v is not None]
+    if len(asked) > 1:
+        raise click.UsageError(f"{' and '.join(asked)} exclude one another: each decides the levels")
+    if levels is not None and clusters is None:
+        raise click.UsageError("--al-levels needs --al-clusters N")
+    if plan_file is not None:
+        return planner.describe(model, Plan.read(plan_file), None, f"read from {plan_file.name}")
+    if clusters is not None:
+        with _progress("counting levels") as progress:
+            return planner.plan_by_metric(
+                model, clusters, levels, calibration=calib, shards=histograms, progress=progress
+            )
+    if calib is not None:
+        raise click.UsageError("--calib needs a way to choose levels: --al-clusters N or --plan")
+    return None
+
+
+def _plan_report(model: Path, planned: Planned, calib: Path | None) -> tuple[str, dict[str, Any]]:
+    """The plan as a table, what it does to the network, and both as values."""
+    from pascalc.planner import measure_effect
+
+    rows = [
+        (
+            layer.name,
+            "" if layer.metric is None else f"{layer.metric:.3g}",
+            "" if layer.cluster is None else layer.cluster,
+            f"{planned.source_levels[layer.name]} -> {layer.levels}",
+        )
+        for layer in planned.plan.layers
+    ]
+    before, after = planned.before, planned.after
+    lines = [
+        table(["layer", "AL metric", "cluster", "L"], rows),
+        "",
+        f"Levels decided from: {planned.statistics}",
+        f"Mean L {before.mean_levels:.2f} -> {after.mean_levels:.2f}; effective time steps {before.paper:.2f} -> "
+        f"{after.paper:.2f} by the paper's estimator (0.75 spikes a neuron assumed), {before.full:.2f} -> "
+        f"{after.full:.2f} by the full one ({after.rates})",
+    ]
+    values = planned.to_json()
+    if any(planned.source_levels[name] != level for name, level in planned.levels.items()):
+        lines.append("Requantising changes the function of the network.")
+        if calib is not None:
+            with _progress("measuring") as progress:
+                source, effect = measure_effect(model, calib, planned.levels, progress=progress)
+            values["effect"] = {"source": asdict(source), "plan": asdict(effect)}
+            lines.append(_effect(source, effect, calib))
+        else:
+            lines.append("What that does to the accuracy is not known without data: --calib DATA.npz.")
+    return "\n".join(lines), values
+
+
+def _effect(source: Effect, effect: Effect, calib: Path) -> str:
+    text = f"On the {effect.samples} samples of {calib.name}: {effect.agreement:.2%} classified as by the source"
+    if source.accuracy is None or effect.accuracy is None:
+        return text
+    return f"{text}; accuracy {source.accuracy:.2%} -> {effect.accuracy:.2%}"
 
 
 def _report(text: str, values: dict[str, Any], json_file: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
 from pascalc.modelfile import load, save
 from pascalc.neurons import neurons
-from pascalc.passes import NEURON_MODELS, SCHEDULES
+from pascalc.passes import ANALYSIS, NEURON_MODELS, SCHEDULES, Pass
+from pascalc.passes.annotate_al import AnnotateAl
+from pascalc.passes.apply_correction import ApplyCorrection
 from pascalc.version import __version__
 
 
@@ -55,8 +57,14 @@ def compile_model(
     schedule: str = "unrolled",
     stop_after: str | None = None,
     dump_ir: str | Path | None = None,
+    levels: Mapping[str, int] | None = None,
+    correction: ApplyCorrection | None = None,
+    save_ann: str | Path | None = None,
 ) -> Compilation:
     """Compile a trained QCFS network into the spiking network that is mathematically the same.
+
+    With ``levels`` or ``correction`` the function of the network changes first; the result is then the spiking network
+    of that other network, which ``save_ann`` writes.
 
     Args:
         source: the ONNX file of the trained network.
@@ -66,6 +74,10 @@ def compile_model(
             runs once.
         stop_after: the name of the last pass to run; the network is written as it is then.
         dump_ir: a folder for the network as ONNX text after every pass.
+        levels: other levels L for the activations of these labels.
+        correction: shifts and thresholds for activations, see `pascalc.correction`.
+        save_ann: where the network that is compiled goes as an ANN, with explicit QCFS operators, so that
+            ``pascalc verify`` can compare the spiking network with it; a stock onnxruntime runs it.
 
     Raises:
         CompileError: the source cannot be compiled, or the output cannot be written. No output is left then.
@@ -74,20 +86,46 @@ def compile_model(
     if schedule not in SCHEDULES or neuron not in NEURON_MODELS:
         raise CompileError(f"there is no schedule '{schedule}' or no neuron model '{neuron}'", file=source)
     output = default_output(source) if output is None else Path(output)
+    ann = None if save_ann is None else Path(save_ann)
     if output.resolve() == source.resolve():
         raise CompileError("the output would overwrite the source", file=output, hint="Choose another -o OUT.")
+    if ann is not None and ann.resolve() in (source.resolve(), output.resolve()):
+        raise CompileError(
+            "the ANN would overwrite the source or the output", file=ann, hint="Choose another --save-ann FILE."
+        )
+    changes: list[Pass] = [] if levels is None else [AnnotateAl(levels)]
+    changes += [] if correction is None else [correction]
     model = load(source)
     timing = pipeline.Timing()
     observers: list[pipeline.Observer] = [timing]
     if dump_ir is not None:
         observers.append(pipeline.Dump(Path(dump_ir)))
-    pipeline.run(model, SCHEDULES[schedule], observers, stop_after)
+    pipeline.run(model, _with(changes, SCHEDULES[schedule]), observers, stop_after)
     found = neurons(model)
     if not found and any(name == "recognise-qcfs" for name, _, _ in timing.rows):
         _refuse_without_neurons(model)
     model.metadata.update(_provenance(model, neuron, schedule, {n.name: n.levels for n in found}))
-    save(model, output)
+    if ann is not None:
+        _save_ann(source, changes, ann)
+    try:
+        save(model, output)
+    except CompileError:
+        if ann is not None:
+            ann.unlink(missing_ok=True)
+        raise
     return Compilation(source, output, inspect_model(model), model.notes, timing.rows)
+
+
+def _with(changes: Sequence[Pass], passes: Sequence[Pass]) -> list[Pass]:
+    """The passes with those that change the network's function where its activations have just become explicit."""
+    return [*passes[: len(ANALYSIS)], *changes, *passes[len(ANALYSIS) :]]
+
+
+def _save_ann(source: Path, changes: Sequence[Pass], path: Path) -> None:
+    """The network that is compiled, as an ANN."""
+    model = load(source)
+    pipeline.run(model, _with(changes, ANALYSIS))
+    save(model, path)
 
 
 def default_output(source: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import onnx
 from pascalc.errors import CompileError
 from pascalc.graph import Array, Model
 
+#: The array that holds the labels, and the one that holds the samples of a network's only input.
 LABELS = "y"
 _SINGLE = "x"
 
@@ -65,25 +66,19 @@ def load_data(path: str | Path, model: Model, limit: int | None = None) -> Data:
         message = (
             error.strerror if isinstance(error, OSError) and error.strerror else "it is not an .npz of plain arrays"
         )
-        raise CompileError(f"the data cannot be read: {message}", file=path, hint=_HINT) from error
+        raise CompileError(f"the data cannot be read: {message}", file=path, hint=HINT) from error
     if arrays is None:
-        raise CompileError("this is a single array, not an .npz", file=path, hint=_HINT)
+        raise CompileError("this is a single array, not an .npz", file=path, hint=HINT)
     inputs = {}
     for name, value in zip(names, model.interface_inputs, strict=True):
-        key = name if name in arrays else _SINGLE
-        if key not in arrays or (key == _SINGLE and len(names) > 1 and name != _SINGLE):
-            raise CompileError(
-                f"there is no array for the input '{name}' (the file has {', '.join(sorted(arrays)) or 'none'})",
-                file=path,
-                hint=_HINT,
-            )
-        inputs[name] = _checked(arrays[key], key, value, path)[:limit]
+        key = array_for(name, names, arrays, path)
+        inputs[name] = checked(arrays[key], key, value, path)[:limit]
     sizes = {len(a) for a in inputs.values()}
     if len(sizes) > 1:
         raise CompileError(f"the inputs have different numbers of samples: {sorted(sizes)}", file=path)
     labels = arrays.get(LABELS) if LABELS not in names else None
     if labels is not None:
-        labels = _checked_labels(labels, path)[:limit]
+        labels = checked_labels(labels, path)[:limit]
         if len(labels) != sizes.pop():
             raise CompileError(f"'{LABELS}' does not have one label a sample", file=path)
     dims = model.interface_inputs[0].type.tensor_type.shape.dim
@@ -91,24 +86,45 @@ def load_data(path: str | Path, model: Model, limit: int | None = None) -> Data:
     return Data(inputs, labels, fixed)
 
 
-_HINT = "Save it with numpy.savez(path, x=images_as_the_model_wants_them, y=labels); several inputs by their names."
+def array_for(name: str, names: Sequence[str], arrays: Collection[str], path: Path) -> str:
+    """Which of the file's arrays belongs to the input ``name`` of a network with the inputs ``names``.
+
+    Raises:
+        CompileError: none of them.
+    """
+    key = name if name in arrays else _SINGLE
+    if key not in arrays or (key == _SINGLE and len(names) > 1 and name != _SINGLE):
+        raise CompileError(
+            f"there is no array for the input '{name}' (the file has {', '.join(sorted(arrays)) or 'none'})",
+            file=path,
+            hint=HINT,
+        )
+    return key
 
 
-def _checked(array: Array, key: str, value: onnx.ValueInfoProto, path: Path) -> Array:
+HINT = "Save it with numpy.savez(path, x=images_as_the_model_wants_them, y=labels); several inputs by their names."
+
+
+def checked(array: Array, key: str, value: onnx.ValueInfoProto, path: Path) -> Array:
+    """The array, if it fits the network's input.
+
+    Raises:
+        CompileError: another type or shape than the input's, no samples, or values that are not finite.
+    """
     tensor = value.type.tensor_type
     wanted = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
     shape = "x".join("*" if d is None else str(d) for d in dims[1:])
     if array.dtype != wanted:
         raise CompileError(
-            f"'{key}' is {array.dtype}, but the input '{value.name}' wants {wanted}", file=path, hint=_HINT
+            f"'{key}' is {array.dtype}, but the input '{value.name}' wants {wanted}", file=path, hint=HINT
         )
     fits = array.ndim == len(dims) and all(d in (None, n) for d, n in zip(dims[1:], array.shape[1:], strict=True))
     if not fits:
         raise CompileError(
             f"'{key}' has shape {list(array.shape)}, but the input '{value.name}' wants samples of {shape}",
             file=path,
-            hint=_HINT,
+            hint=HINT,
         )
     if not len(array):
         raise CompileError(f"'{key}' holds no samples", file=path)
@@ -117,7 +133,12 @@ def _checked(array: Array, key: str, value: onnx.ValueInfoProto, path: Path) -> 
     return array
 
 
-def _checked_labels(labels: Array, path: Path) -> Array:
+def checked_labels(labels: Array, path: Path) -> Array:
+    """The labels as int64 ``[samples]``.
+
+    Raises:
+        CompileError: they are not one integer a sample.
+    """
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise CompileError(
             f"'{LABELS}' must be one integer a sample, not {labels.dtype} {list(labels.shape)}", file=path

@@ -1,0 +1,196 @@
+"""plan: the levels of every layer by the AL metric, and where its histograms come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pascalc import bn_statistics, histograms, pipeline
+from pascalc.adjustable import AdjustableNetwork, Effect, Setting, effects
+from pascalc.al import Plan, make_plan
+from pascalc.calibrate import measure
+from pascalc.errors import CompileError
+from pascalc.histograms import Histograms
+from pascalc.modelfile import load
+from pascalc.neurons import neurons
+from pascalc.passes import ANALYSIS
+from pascalc.passes.apply_correction import ApplyCorrection
+from pascalc.steps import Steps, effective_steps, fed_layers
+from pascalc.streaming import open_samples
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, what it rests on, and the time steps that it needs.
+
+    Attributes:
+        plan: the levels of every layer and why.
+        source_levels: the levels of the source, by layer.
+        statistics: where the histograms come from, as a sentence.
+        before: effective time steps at the source's levels.
+        after: effective time steps at the plan's.
+    """
+
+    plan: Plan
+    source_levels: dict[str, int]
+    statistics: str
+    before: Steps
+    after: Steps
+
+    @property
+    def levels(self) -> dict[str, int]:
+        """The new levels, by layer."""
+        return {layer.name: layer.levels for layer in self.plan.layers}
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` reports beside the plan itself."""
+        return {
+            "statistics": self.statistics,
+            "source_levels": self.source_levels,
+            "levels": self.levels,
+            "effective_steps": {"source": asdict(self.before), "plan": asdict(self.after)},
+        }
+
+
+def plan_by_metric(
+    source: str | Path,
+    clusters: int,
+    levels: Sequence[int] | None = None,
+    *,
+    calibration: str | Path | None = None,
+    shards: Sequence[str | Path] = (),
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> Planned:
+    """Levels by the AL metric (PASCAL, section 3.3).
+
+    Args:
+        source: the ONNX file of the network.
+        clusters: the number of clusters, 1..number of layers.
+        levels: the levels of each cluster from lowest to highest metric; default L, L/2, L/4, ...
+        calibration: an ``.npz`` of inputs to count levels on.
+        shards: files of histograms, as `pascalc.histograms` has them, to be added; instead of ``calibration``.
+        batch: samples a run.
+        progress: called with (samples done, samples in all).
+
+    Raises:
+        CompileError: a file cannot be read or does not fit the network; there is nothing to make histograms from;
+            clusters or levels do not fit the network.
+    """
+    counted, statistics = level_histograms(
+        source, calibration=calibration, shards=shards, batch=batch, progress=progress
+    )
+    try:
+        plan = make_plan(counted, clusters, levels)
+    except CompileError as error:
+        raise CompileError(error.message, file=source, node=error.node, hint=error.hint) from None
+    return describe(source, plan, counted, statistics)
+
+
+def level_histograms(
+    source: str | Path,
+    *,
+    calibration: str | Path | None = None,
+    shards: Sequence[str | Path] = (),
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> tuple[Histograms, str]:
+    """The level histograms of a network from the best source there is, and which one that was.
+
+    In this order: measured on ``calibration``; the sum of ``shards``; recorded in the file's metadata; estimated from
+    BatchNormalization parameters.
+
+    Raises:
+        CompileError: as `plan_by_metric`.
+    """
+    if calibration is not None and shards:
+        raise CompileError("calibration data and histograms were both given", hint="Give one of them.")
+    if calibration is not None:
+        counted = measure(source, calibration, batch=batch, progress=progress)
+        return counted, f"measured on {Path(calibration).name}"
+    model = load(source)
+    pipeline.run(model, ANALYSIS)
+    levels = {neuron.name: neuron.levels for neuron in neurons(model)}
+    if not levels:
+        raise CompileError("this network has no QCFS activation to plan levels for", file=source)
+    if shards:
+        read = histograms.merge([histograms.read(shard) for shard in shards])
+        what = f"{len(shards)} histogram file{'s' if len(shards) > 1 else ''}"
+        return histograms.match(read, levels, file=", ".join(map(str, shards))), f"the sum of {what}"
+    if histograms.METADATA_KEY in model.metadata:
+        recorded = histograms.from_json(model.metadata[histograms.METADATA_KEY], file=source)
+        return histograms.match(recorded, levels, file=source), "histograms recorded in the file"
+    if not bn_statistics.has_statistics(model):
+        raise CompileError(
+            "there is nothing to compute AL metrics from: the file has no recorded histograms, and no "
+            "BatchNormalization that was not folded",
+            file=source,
+            hint="Give calibration data (--calib DATA.npz), or export again with "
+            "pascalc.train.export(..., calibration=loader) or fold_bn=False.",
+        )
+    return bn_statistics.estimate(model), "BatchNormalization parameters in the file (no data)"
+
+
+def describe(source: str | Path, plan: Plan, counted: Histograms | None, statistics: str) -> Planned:
+    """A plan with the effective time steps of the network before and after it.
+
+    Args:
+        source: the ONNX file of the network.
+        plan: the plan; it may leave layers out, which keep their levels.
+        counted: level histograms of the source, for spike rates; None takes the plan's own, and without these the
+            paper's rate.
+        statistics: where ``counted`` comes from.
+
+    Raises:
+        CompileError: the file cannot be read.
+    """
+    model = load(source)
+    pipeline.run(model, ANALYSIS)
+    layers = fed_layers(model)
+    before = {layer.name: layer.levels for layer in layers}
+    after = before | {layer.name: layer.levels for layer in plan.layers if layer.name in before}
+    if counted is None:
+        recorded = {layer.name: layer.histogram for layer in plan.layers if layer.histogram is not None}
+        counted = recorded if recorded.keys() == before.keys() else None
+    return Planned(
+        plan=plan,
+        source_levels=before,
+        statistics=statistics,
+        before=effective_steps(layers, before, counted),
+        after=effective_steps(layers, after, counted),
+    )
+
+
+def measure_effect(
+    source: str | Path,
+    samples: str | Path,
+    levels: Mapping[str, int],
+    correction: ApplyCorrection | None = None,
+    *,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> tuple[Effect, Effect]:
+    """What other levels do to a network: the source's own accuracy, and the effect of the levels beside it.
+
+    Args:
+        source: the ONNX file of the network.
+        samples: an ``.npz`` of inputs, with labels where accuracy is wanted.
+        levels: L of the activations that change, by label.
+        correction: the correction that goes with them.
+        batch: samples a run.
+        progress: called with (samples done, samples in all).
+
+    Raises:
+        CompileError: a file cannot be read, or the data does not fit the network.
+    """
+    network = AdjustableNetwork(source)
+    setting = Setting(levels)
+    if correction is not None:
+        setting = replace(setting, thresholds=correction.thresholds, shifts=correction.shifts)
+    stream = open_samples(samples, load(source))
+    before, after = effects(network, stream, [Setting(), setting], batch=batch, progress=progress)
+    return before, after

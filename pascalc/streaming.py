@@ -1,0 +1,158 @@
+"""Samples read from ``.npz`` files batch by batch, for passes over data sets larger than memory.
+
+An ``.npz`` is a zip of ``.npy`` files, and a ``.npy`` in C order holds sample after sample; so every array is read
+through the zip, compressed or not, a batch at a time. Checks are those of `pascalc.data.load_data`, made on each batch.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.lib.format as npy
+import numpy.typing as npt
+import onnx
+
+from pascalc.data import HINT, LABELS, array_for, checked, checked_labels
+from pascalc.errors import CompileError
+from pascalc.graph import Array, Model
+
+_BROKEN = (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError)
+
+
+@dataclass(frozen=True)
+class SampleStream:
+    """The samples of an ``.npz`` file for the inputs of a network, in the file's order; or every so many of them.
+
+    Attributes:
+        path: the file.
+        stored: how many samples the file holds.
+        keys: for every input of the network, its declaration and the file's array for it.
+        all_labels: int64 ``[stored]``, or None where the file has none.
+        fixed_batch: the batch size that the network insists on, or None.
+        offset: the first sample taken.
+        step: every so many samples one is taken.
+    """
+
+    path: Path
+    stored: int
+    keys: list[tuple[onnx.ValueInfoProto, str]]
+    all_labels: npt.NDArray[np.int64] | None
+    fixed_batch: int | None
+    offset: int = 0
+    step: int = 1
+
+    def __len__(self) -> int:
+        return len(range(self.offset, self.stored, self.step))
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """The labels of the samples that are taken, or None."""
+        return None if self.all_labels is None else self.all_labels[self.offset :: self.step]
+
+    def every(self, step: int, offset: int = 0) -> SampleStream:
+        """Every ``step``-th of these samples, from number ``offset`` on.
+
+        Raises:
+            CompileError: no sample is left.
+        """
+        thinned = replace(self, offset=self.offset + offset * self.step, step=self.step * step)
+        if not len(thinned):
+            raise CompileError(f"{len(self)} samples are too few", file=self.path, hint="Give more calibration data.")
+        return thinned
+
+    def batches(self, size: int) -> Iterator[tuple[dict[str, Array], slice]]:
+        """Feeds of ``size`` samples, and which of these samples they hold.
+
+        A network of a fixed batch gets batches of that size; the last one is filled up with its last sample.
+
+        Raises:
+            CompileError: the file is damaged, or a batch holds values that are not finite.
+        """
+        size = self.fixed_batch or size
+        with ExitStack() as stack:
+            file = stack.enter_context(zipfile.ZipFile(self.path))
+            members = []
+            for value, key in self.keys:
+                member = stack.enter_context(file.open(f"{key}.npy"))
+                members.append((value, key, member, *_header(member)))
+            for start in range(0, len(self), size):
+                part = slice(start, min(start + size, len(self)))
+                read = min(part.stop * self.step, self.stored) - start * self.step
+                feeds = {}
+                for value, key, member, shape, dtype in members:
+                    samples = checked(self._read(member, (read, *shape[1:]), dtype), key, value, self.path)
+                    batch = samples[self.offset :: self.step]
+                    missing = size - len(batch) if self.fixed_batch else 0
+                    feeds[value.name] = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)])
+                yield feeds, part
+
+    def _read(self, member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+        wanted = prod(shape) * dtype.itemsize
+        try:
+            data = member.read(wanted)
+        except _BROKEN as error:
+            raise CompileError("the data is damaged", file=self.path, hint="Write it again.") from error
+        if len(data) < wanted:
+            raise CompileError("the data is truncated", file=self.path, hint="Write it again.")
+        return np.frombuffer(data, dtype).reshape(shape)
+
+
+def open_samples(path: str | Path, model: Model) -> SampleStream:
+    """Open an ``.npz``: ``x`` (or one array per input name) and, where there are labels, ``y``.
+
+    Raises:
+        CompileError: the file is not an npz of plain arrays, lacks an input, or an array has another type or shape
+            than the input or no samples.
+    """
+    path = Path(path)
+    names = [value.name for value in model.interface_inputs]
+    keys, sizes, labels = [], set(), None
+    try:
+        with zipfile.ZipFile(path) as file:
+            arrays = {name.removesuffix(".npy") for name in file.namelist() if name.endswith(".npy")}
+            for name, value in zip(names, model.interface_inputs, strict=True):
+                key = array_for(name, names, arrays, path)
+                with file.open(f"{key}.npy") as member:
+                    shape, dtype = _header(member)
+                # no values yet, but their type and shape are checked before any work begins
+                checked(np.broadcast_to(np.zeros((), dtype), shape), key, value, path)
+                keys.append((value, key))
+                sizes.add(shape[0])
+            if LABELS in arrays and LABELS not in names:
+                with file.open(f"{LABELS}.npy") as member:
+                    labels = checked_labels(npy.read_array(member, allow_pickle=False), path)
+    except _BROKEN as error:
+        message = (
+            error.strerror if isinstance(error, OSError) and error.strerror else "it is not an .npz of plain arrays"
+        )
+        raise CompileError(f"the data cannot be read: {message}", file=path, hint=HINT) from error
+    if len(sizes) > 1:
+        raise CompileError(f"the inputs have different numbers of samples: {sorted(sizes)}", file=path)
+    dims = model.interface_inputs[0].type.tensor_type.shape.dim
+    fixed = dims[0].dim_value if dims and dims[0].HasField("dim_value") else None
+    stored = sizes.pop()
+    if labels is not None and len(labels) != stored:
+        raise CompileError(f"'{LABELS}' does not have one label a sample", file=path)
+    return SampleStream(path, stored, keys, labels, fixed)
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and type from the start of a ``.npy``.
+
+    Raises:
+        ValueError: it holds Python objects, lies in Fortran order, or is no ``.npy``.
+    """
+    version = npy.read_magic(member)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(member)
+    if dtype.hasobject or (fortran and len(shape) > 1):
+        raise ValueError("not plain values in C order")
+    return shape, dtype
