@@ -1,7 +1,8 @@
-"""Writes the pages that follow from the code: ``python docs/generate.py`` (``make docs``).
+"""Writes what follows from the code: ``python docs/generate.py`` (``make docs``).
 
-operators.md comes from the rule table, passes.md from the pipelines, neurons.md from the operator definitions.
-``tests/test_docs.py`` fails where a page is not what this writes.
+operators.md comes from the rule table, passes.md from the pipelines, neurons.md from the operator definitions. The map
+of modules in architecture.md comes from their imports, the reference in cli.md from the command line itself; there only
+what stands between two markers is written. ``tests/test_docs.py`` fails where a page is not what this writes.
 """
 
 from __future__ import annotations
@@ -18,11 +19,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import click
+
 from pascalc import timing
+from pascalc.cli import main as command_line
 from pascalc.ops import DOMAIN, DOMAIN_VERSION, MIN_OPSET, OPERATORS
 from pascalc.passes import SCHEDULES, Pass
 
 FOLDER = Path(__file__).parent
+ROOT = FOLDER.parent
+#: pascalc/passes and pascalc/runtime are links to the folders at the top.
+PACKAGES = ["pascalc", "passes", "runtime", *(f"pascalc/{p.parent.name}" for p in ROOT.glob("pascalc/*/__init__.py"))]
+SOURCES = [p for package in PACKAGES if not (ROOT / package).is_symlink() for p in (ROOT / package).glob("*.py")]
 _OPERATORS_HEAD = """\
 What each standard operator does to a train, from the rule table in [timing.py](../pascalc/timing.py). The time types
 are explained in [architecture.md](architecture.md); [adding-an-operator-rule.md](adding-an-operator-rule.md) shows how
@@ -165,6 +173,92 @@ def neurons() -> str:
     return _page(lines)
 
 
+def imports() -> dict[str, set[str]]:
+    """Who imports whom: a module of pascalc/ or a package as a whole, those that import others above those.
+
+    Raises:
+        ValueError: modules import each other in a circle.
+    """
+    found: dict[str, set[str]] = {}
+    for file in SOURCES:
+        unit = _unit(file)
+        targets = found.setdefault(unit, set())
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module] if node.module != "pascalc" else [f"pascalc.{a.name}" for a in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            targets |= {name.split(".")[1] for name in names if name.startswith("pascalc.")} - {unit}
+    height: dict[str, int] = {}
+    while len(height) < len(found):
+        ready = {u: ts for u, ts in found.items() if u not in height and ts <= set(height)}
+        if not ready:
+            raise ValueError(f"modules import each other: {', '.join(sorted(set(found) - set(height)))}")
+        height |= {u: 1 + max((height[t] for t in ts), default=0) for u, ts in ready.items()}
+    return {unit: found[unit] for unit in sorted(found, key=lambda u: (-height[u], u))}
+
+
+def _unit(file: Path) -> str:
+    first, *rest = file.relative_to(ROOT).with_suffix("").parts
+    return first if first != "pascalc" else {"__init__": "pascalc"}.get(rest[0], rest[0])
+
+
+def architecture() -> str:
+    """The page with its map of modules."""
+    rows = ["| module | what it is | imports |", "|---|---|---|"]
+    for unit, targets in imports().items():
+        places = (f"{unit}/__init__.py", f"pascalc/{unit}/__init__.py", f"pascalc/{unit}.py")
+        file = next(place for place in places if (ROOT / place).exists())
+        doc = ast.get_docstring(ast.parse((ROOT / file).read_text())) or ""
+        what = doc.partition("\n\n")[0].removesuffix(".").removesuffix(":")
+        rows.append(
+            f"| [{unit}](../{file.removesuffix('/__init__.py')}) | {_cell(what)} | {', '.join(sorted(targets))} |"
+        )
+    return _filled("architecture.md", "modules", "\n".join(rows))
+
+
+def cli() -> str:
+    """The page with its reference of commands."""
+    parts = []
+    for name, command in sorted(command_line.commands.items()):
+        arguments = [str(p.metavar) for p in command.params if isinstance(p, click.Argument)]
+        rows = ["| option | |", "|---|---|"]
+        rows += [_option(p) for p in command.params if isinstance(p, click.Option)]
+        usage = f"`pascalc {' '.join([name, *arguments, '[OPTIONS]'])}`"
+        parts += [f"### pascalc {name}", f"{usage}: {_sentence(command.help)}", "\n".join(rows)]
+    return _filled("cli.md", "commands", "\n\n".join(parts))
+
+
+def _option(option: click.Option) -> str:
+    kind = option.type
+    value = "" if option.is_flag else option.metavar or "N"
+    if isinstance(kind, click.Choice):
+        value = " or ".join(str(choice) for choice in kind.choices)
+    names = ", ".join(f"`{name}`" for name in option.opts)
+    text = _sentence(option.help)
+    if option.required:
+        text += " Required."
+    if option.show_default and option.default is not None:
+        text += f" Default: {option.default}."
+    return f"| {names} {value} | {_cell(text)} |".replace("  ", " ")
+
+
+def _sentence(text: str | None) -> str:
+    text = " ".join((text or "").split())
+    return text if text.endswith(".") else f"{text}."
+
+
+def _filled(page: str, marker: str, text: str) -> str:
+    """A page with the text between its markers replaced."""
+    start, end = f"<!-- generated:{marker} (make docs) -->", f"<!-- end:{marker} -->"
+    before, _, rest = (FOLDER / page).read_text().partition(start)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{page} lacks the markers {start} and {end}")
+    return f"{before}{start}\n\n{text}\n\n{end}{after}"
+
+
 def _doc(thing: Any) -> str:
     """A docstring as Markdown: reStructuredText's literals and references become code."""
     text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", inspect.getdoc(thing) or "").replace("``", "`")
@@ -179,14 +273,20 @@ def _escaped(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return _escaped(re.sub(r"\s+", " ", text)).replace("|", "\\|").replace("<", "&lt;")
+    return _escaped(" ".join(text.replace("``", "`").split())).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _page(parts: list[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"operators.md": operators, "passes.md": passes, "neurons.md": neurons}
+PAGES: dict[str, Callable[[], str]] = {
+    "operators.md": operators,
+    "passes.md": passes,
+    "neurons.md": neurons,
+    "architecture.md": architecture,
+    "cli.md": cli,
+}
 
 
 def main() -> None:

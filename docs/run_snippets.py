@@ -87,7 +87,7 @@ def _run_command(command: str, shown: str, where: str) -> None:
     output = done.stdout + done.stderr
     if done.returncode != (int(wanted[1]) if wanted else 0):
         raise SystemExit(f"{where}: '{command}' left with status {done.returncode}:\n{output}")
-    pattern = re.escape(" ".join(shown.split())).replace(re.escape("..."), ".*?")
+    pattern = ".*?".join(re.escape(" ".join(part.split())) for part in shown.split("..."))
     if not re.search(pattern, " ".join(output.split())):
         raise SystemExit(f"{where}: '{command}' does not print what the page shows, but:\n{output}")
 
