@@ -15,6 +15,7 @@ import onnxruntime as ort
 from pascalc import pipeline
 from pascalc.graph import Model
 from pascalc.modelfile import load, to_bytes
+from pascalc.ops import DOMAIN, OPERATORS
 from pascalc.passes import UNROLLED, Pass
 
 Array = np.ndarray[Any, Any]
@@ -118,19 +119,39 @@ def grid_inputs(proto: onnx.ModelProto, batch: int = 3, seed: int = 0) -> dict[s
     return feeds
 
 
-def assert_same_outputs(source: onnx.ModelProto, result: onnx.ModelProto | Model | bytes, **inputs: Any) -> None:
-    """The result computes, bit for bit, what the source computes."""
-    feeds = grid_inputs(source, **inputs)
-    expected, actual = run(source_with_bodies(source), feeds), run(result, feeds)
+def assert_same_outputs(
+    source: onnx.ModelProto,
+    result: onnx.ModelProto | Model | bytes,
+    feeds: Mapping[str, Array] | None = None,
+    **inputs: int,
+) -> None:
+    """The result computes, bit for bit, what the source computes; ``feeds`` replace some of the random inputs."""
+    feeds = {**grid_inputs(source, **inputs), **(feeds or {})}
+    expected, actual = run(with_bodies(source), feeds), run(result, feeds)
     assert len(expected) == len(actual)
     for wanted, got in zip(expected, actual, strict=True):
         np.testing.assert_array_equal(got, wanted, strict=True)
 
 
-def source_with_bodies(proto: onnx.ModelProto) -> onnx.ModelProto | bytes:
+def with_bodies(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A source that uses operators of the project's domain gets their function bodies, so that onnxruntime runs it."""
-    if any(node.domain == "ai.pascalc" for node in proto.graph.node) and not proto.functions:
-        return to_bytes(loaded(proto))
+    own = {node.op_type for node in proto.graph.node if node.domain == DOMAIN} - {f.name for f in proto.functions}
+    if not own:
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    opset = next(o.version for o in proto.opset_import if not o.domain)
+    copy.functions.extend(OPERATORS[name].function(opset) for name in sorted(own))
+    return copy
+
+
+def with_output_ranks(proto: onnx.ModelProto, feeds: Mapping[str, Array] | None = None) -> onnx.ModelProto:
+    """The model with the true rank declared for outputs that the text leaves open (``float[] y``)."""
+    values = run(with_bodies(proto), {**grid_inputs(proto), **(feeds or {})})
+    for output, value in zip(proto.graph.output, values, strict=True):
+        kind = output.type.tensor_type.elem_type
+        dims = [f"{output.name}_{axis}" for axis in range(value.ndim)]
+        output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, kind, dims))
     return proto
 
 
