@@ -327,6 +327,33 @@ def inspect_command(model: Path, json_file: str | None) -> None:
     _report("\n".join(lines), result.to_json(), json_file)
 
 
+@main.command("report")
+@click.argument("model", type=_FILE, metavar="SNN.onnx")
+@click.option("--data", type=_FILE, metavar="DATA.npz", help="x: inputs; without it, spike rates are assumed.")
+@click.option("--plan", "plan_file", type=_FILE, metavar="PLAN.json", help="The plan behind its levels, for the HTML.")
+@click.option("--html", "html_file", type=_FILE, metavar="OUT.html", help="Write the report with plots, in one file.")
+@_limit
+@_batch
+@_json
+def report_command(
+    model: Path,
+    data: Path | None,
+    plan_file: Path | None,
+    html_file: Path | None,
+    limit: int | None,
+    batch: int,
+    json_file: str | None,
+) -> None:
+    """Operations, spikes, effective time steps and energy of SNN.onnx, layer by layer."""
+    from pascalc.reporter import html, report, text
+
+    with _progress("measuring") as progress:
+        result = report(model, data, plan=plan_file, limit=limit, batch=batch, progress=progress)
+    if html_file is not None:
+        write_atomically(html_file, [html(result).encode()])
+    _report(text(result), result.to_json(), json_file)
+
+
 @main.command("passes")
 @_json
 def passes_command(json_file: str | None) -> None:

@@ -61,7 +61,7 @@ class Layer:
     Attributes:
         name: the layer's name.
         fan_in: inputs of one output: C_in * K_h * K_w of a convolution (C_in of a group), C_in of a linear layer.
-        macs: multiply-accumulates of the layer in the source ANN.
+        macs: multiply-accumulates of the layer in the source ANN; 0 for neurons that no layer is left for.
         neurons: neurons that the layer feeds; 0 where it feeds none, as the classifier.
         levels: L of these neurons.
         steps_in: time steps of the current that they receive; 1 where it is analog.
@@ -83,9 +83,9 @@ class Layer:
     folded: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.fan_in, self.macs, self.levels, self.steps_in) < 1 or self.neurons < 0:
+        if min(self.fan_in, self.levels, self.steps_in) < 1 or min(self.macs, self.neurons) < 0:
             raise CompileError(
-                "fan-in, MACs, levels and steps of a layer must be at least 1, and neurons at least 0", node=self.name
+                "fan-in, levels and steps of a layer must be at least 1, MACs and neurons at least 0", node=self.name
             )
         if self.spike_rate is not None and not 0 <= self.spike_rate <= self.steps_in:
             raise CompileError(

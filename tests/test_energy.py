@@ -183,7 +183,7 @@ def test_the_full_energy_by_hand() -> None:
     ("change", "message"),
     [
         ({"fan_in": 0}, "at least 1"),
-        ({"macs": 0}, "at least 1"),
+        ({"macs": -1}, "at least 0"),
         ({"levels": 0}, "at least 1"),
         ({"steps_in": 0}, "at least 1"),
         ({"neurons": -1}, "at least 0"),
