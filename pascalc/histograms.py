@@ -100,10 +100,10 @@ def match(histograms: Mapping[str, Histogram], levels: Mapping[str, int], *, fil
     """
     by_module: dict[str, list[str]] = {}
     for name in histograms:
-        by_module.setdefault(_module(name), []).append(name)
+        by_module.setdefault(module_name(name), []).append(name)
     found: Histograms = {}
     for label, count in levels.items():
-        names = [label] if label in histograms else by_module.get(_module(label), [])
+        names = [label] if label in histograms else by_module.get(module_name(label), [])
         if len(names) != 1:
             raise CompileError(
                 f"there is {'no' if not names else 'more than one'} histogram for this layer",
@@ -129,7 +129,7 @@ def match(histograms: Mapping[str, Histogram], levels: Mapping[str, int], *, fil
     return found
 
 
-def _module(label: str) -> str:
+def module_name(label: str) -> str:
     """The PyTorch module of a label: 'layer1/layer1.0/relu' and 'layer1.0.relu' are one.
 
     The exporter repeats the name of a container in front of its members' indices.

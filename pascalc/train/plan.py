@@ -6,8 +6,8 @@ PASCAL (Ramesh & Srinivasan 2025), Algorithm 4, is a training loop with two line
     ...                                                                     # retrain at that L for 2/3 of the epochs
     apply_plan(model, plan)                                                 # and go on to convergence
 
-A layer is named by its module's place in the model with "/" for ".", as ``block1/first/relu``: so the compiler names it
-in the exported file.
+A layer is named by its module's place in the model with "/" for ".", as ``block1/first/relu``. The compiler names it so
+too, or with the indices of a Sequential behind its name, as ``blocks/blocks.0/relu``, which is understood.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pascalc.al import Histogram, Plan
 from pascalc.errors import CompileError
+from pascalc.histograms import module_name
 from pascalc.train.qcfs import QCFS, along_channels
 
 Batch = Tensor | Sequence[Tensor]
@@ -68,7 +69,7 @@ def apply_plan(model: nn.Module, plan: Plan) -> None:
     Args:
         model: the model that the plan was made for. Wrappers around it are fine: where no module has exactly the
             plan's name, the one whose name ends in it is meant.
-        plan: names and levels of all layers; "." and "/" in names are the same.
+        plan: names and levels of all layers. A name is a module's, or the label that the compiler gives the layer.
 
     Raises:
         CompileError: the plan names a layer that the model lacks, or that could be several; or it leaves out a QCFS of
@@ -97,12 +98,13 @@ def named_layers(model: nn.Module) -> dict[str, QCFS]:
 
 def _resolve(name: str, layers: Sequence[str]) -> str:
     """The layer that a plan's name means."""
-    wanted = name.replace(".", "/").strip("/")
-    found = [x for x in layers if x == wanted] or [x for x in layers if x.endswith(f"/{wanted}")]
+    wanted = module_name(name)
+    modules = {layer.replace("/", "."): layer for layer in layers}
+    found = [m for m in modules if m == wanted] or [m for m in modules if m.endswith(f".{wanted}")]
     if len(found) == 1:
-        return found[0]
+        return modules[found[0]]
     raise CompileError(
-        f"the plan's layer is that of several QCFS: {', '.join(found)}"
+        f"the plan's layer is that of several QCFS: {', '.join(modules[m] for m in found)}"
         if found
         else "the plan names a layer that is no QCFS of the model",
         node=name,

@@ -137,6 +137,17 @@ def test_names_with_dots_and_wrapped_models() -> None:
     assert (network.module.block.early.levels, network.module.block.late.levels) == (2, 3)
 
 
+def test_labels_that_repeat_the_name_of_a_sequential(tmp_path: Path) -> None:
+    network = nn.Sequential(OrderedDict(blocks=nn.Sequential(nn.Linear(6, 6), QCFS(8, 2.0), nn.Linear(6, 3), QCFS(8))))
+    export(network, torch.zeros(1, 6), tmp_path / "a.onnx")
+    source = load(tmp_path / "a.onnx")
+    run(source, ANALYSIS)
+    labels = [n.name for n in neurons(source)]
+    assert labels == ["blocks/blocks.1", "blocks/blocks.3"]
+    apply_plan(network, plan(**dict(zip(labels, (2, 4), strict=True))))
+    assert [m.levels for m in network.modules() if isinstance(m, QCFS)] == [2, 4]
+
+
 @pytest.mark.parametrize(
     ("levels", "message", "node"),
     [
