@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import inspect
 import re
 import sys
@@ -68,6 +69,12 @@ _PASSES_HEAD = """\
 The pipelines stand in [passes/\\_\\_init\\_\\_.py](../passes/__init__.py), one tuple for each schedule. The text below
 is the passes' own. [writing-a-pass.md](writing-a-pass.md) shows how to add one. `pascalc passes` lists them,
 `--dump-ir DIR` writes the network after each, `--stop-after PASS` ends early."""
+_ON_DEMAND_HEAD = """\
+## On demand
+
+These passes change what the network computes, and run only where they are asked for (`--plan`, `--al-clusters` and the
+like), right behind [recognise-qcfs](#recognise-qcfs). What comes behind them is lossless again, with respect to the
+changed network."""
 _NEURONS_HEAD = f"""\
 An emitted file carries the body of every operator that it uses as an ONNX function, so that a runtime that inlines
 functions runs it without any library. The definitions stand in [pascalc/ops](../pascalc/ops), the NumPy kernels of the
@@ -128,25 +135,36 @@ def _text(message: ast.expr) -> str:
 def passes() -> str:
     """The pipelines, and every pass."""
     lines = ["# Passes", _NOTE, _PASSES_HEAD]
-    known: dict[str, Pass] = {}
+    known: dict[str, type[Pass]] = {}
     for schedule, steps in SCHEDULES.items():
         lines.append(f"## Schedule `{schedule}`")
         lines.append("\n".join(f"{i}. [{s.name()}](#{s.name()}): {s.summary()}" for i, s in enumerate(steps, 1)))
-        known |= {step.name(): step for step in steps}
-    for name, step in known.items():
-        module = sys.modules[type(step).__module__]
+        known |= {step.name(): type(step) for step in steps}
+    on_demand = {kind.name(): kind for kind in _all_passes() if kind.name() not in known}
+    if on_demand:
+        lines.append(_ON_DEMAND_HEAD)
+        lines.append("\n".join(f"- [{name}](#{name}): {kind.summary()}" for name, kind in on_demand.items()))
+    for name, kind in (known | on_demand).items():
+        module = sys.modules[kind.__module__]
+        file = Path(str(module.__file__)).name
         facts = [
-            f"File: [{Path(str(module.__file__)).name}](../passes/{Path(str(module.__file__)).name}).",
-            f"Requires: {_facts(step.requires)}. Provides: {_facts(step.provides)}.",
+            f"File: [{file}](../passes/{file}).",
+            f"Requires: {_facts(kind.requires)}. Provides: {_facts(kind.provides)}.",
         ]
-        options = [f"`{field.name}`" for field in dataclasses.fields(step)]
+        options = [f"`{field.name}`" for field in dataclasses.fields(kind)]
         if options:
             facts.append(f"Options: {', '.join(options)}.")
-        lines += [f"## {name}", " ".join(facts), f"**{step.summary()}**", _doc(module)]
-        rest = _doc(type(step)).partition("\n")[2].strip()
-        if rest:
-            lines.append(rest)
+        lines += [f"## {name}", " ".join(facts), f"**{kind.summary()}**", _doc(module)]
     return _page(lines)
+
+
+def _all_passes() -> list[type[Pass]]:
+    """Every pass in passes/, in the order of the file names."""
+    found = []
+    for file in sorted((ROOT / "passes").glob("*.py")):
+        module = importlib.import_module(f"pascalc.passes.{file.stem}") if file.stem != "__init__" else None
+        found += [v for v in vars(module).values() if isinstance(v, type)] if module else []
+    return [kind for kind in dict.fromkeys(found) if issubclass(kind, Pass) and kind is not Pass]
 
 
 def _facts(facts: frozenset[str]) -> str:
