@@ -1,8 +1,14 @@
-"""Options of the test suite."""
+"""Options of the test suite: how golden files are written anew, and how many random networks are tried."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# `pytest --hypothesis-profile=long tests/passes/test_random_networks.py` looks for what the fast suite does not meet.
+settings.register_profile("fast", max_examples=100, derandomize=True, deadline=None)
+settings.register_profile("long", max_examples=5000, deadline=None)
+settings.load_profile("fast")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -11,4 +17,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the golden files of tests/golden anew, instead of comparing with them; then read the diff",
     )
-    parser.addoption("--examples", type=int, default=None, help="random networks to try (tests/test_random_graphs.py)")

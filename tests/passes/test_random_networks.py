@@ -1,0 +1,25 @@
+"""Random networks through the whole pipeline: in every schedule the outputs are exactly the source's.
+
+A long run: ``pytest --hypothesis-profile=long tests/passes/test_random_networks.py``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from hypothesis import given
+
+from pascalc.passes import SCHEDULES
+from tests.helpers import compiled, grid_inputs, run, with_bodies
+from tests.strategies import networks
+
+
+@given(networks())
+def test_outputs_are_exactly_the_sources(source: onnx.ModelProto) -> None:
+    feeds = grid_inputs(source)
+    expected = run(with_bodies(source), feeds)
+    for passes in SCHEDULES.values():
+        model = compiled(source, passes)
+        assert any(node.op in ("QCFS", "PascIF") for node in model.graph.nodes)
+        for wanted, got in zip(expected, run(model, feeds), strict=True):
+            np.testing.assert_array_equal(got, wanted, strict=True)
