@@ -58,6 +58,7 @@ def evaluate(
     limit: int | None = None,
     batch: int = 16,
     kernels: Literal["native", "numpy"] = "native",
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Run a network, source or compiled, on data.
@@ -68,6 +69,7 @@ def evaluate(
         limit: only the first so many samples.
         batch: samples a run.
         kernels: what computes the neurons, see :class:`pascalc.runtime.InferenceSession`.
+        threads: threads of onnxruntime; by default one for each core.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -75,10 +77,10 @@ def evaluate(
     """
     model = load(path)
     samples = load_data(data, model, limit)
-    plain = InferenceSession(Path(path), kernels)
+    plain = InferenceSession(Path(path), kernels, threads=threads)
     first = plain.outputs[0].name
     traced, found = _with_counts(model)
-    counting = InferenceSession(to_bytes(traced)) if found else None
+    counting = InferenceSession(to_bytes(traced), threads=threads) if found else None
     totals = np.zeros(len(found))
     units = np.zeros(len(found))
     correct, seconds = 0, 0.0

@@ -203,6 +203,7 @@ def verify(
     *,
     limit: int | None = None,
     batch: int = 16,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Check on data that a compiled network is its source network.
@@ -213,34 +214,37 @@ def verify(
         data: an ``.npz`` of inputs.
         limit: only the first so many samples.
         batch: samples a run.
+        threads: threads of onnxruntime; by default one for each core.
         progress: called with (samples done, samples in all).
 
     Raises:
         CompileError: a file cannot be read, the data does not fit, or the files are not of the same network at all.
     """
-    samples = load_data(data, load(source), limit)
-    return _Verifier(Path(source), Path(compiled), samples).run(batch, progress)
+    known = load(source)
+    samples = load_data(data, known, limit)
+    return _Verifier(Path(source), Path(compiled), known, samples, threads).run(batch, progress)
 
 
 class _Verifier:
-    def __init__(self, source: Path, compiled: Path, data: Data) -> None:
-        self.source, self.compiled, self.data = source, compiled, data
+    def __init__(self, source: Path, compiled: Path, known: Model, data: Data, threads: int | None) -> None:
+        self.source, self.compiled, self.data, self.threads = source, compiled, data, threads
         self.result = Verification(samples=len(data))
-        known, emitted = load(source), load(compiled)
+        emitted = load(compiled)
         pipeline.run(known, ANALYSIS)
         self.result.problems += [n.reason for n in emitted.notes]
         self.layers = self._pair(known, emitted)
         self.computed = self._pair_computed(known, emitted)
         self.floats = [v.name for v in known.interface_outputs if v.type.tensor_type.elem_type in _FLOATS]
+        self.bounds = self._bounds(known)
 
     def run(self, batch: int, progress: Progress | None) -> Verification:
         theirs, unoptimised = self._source_sessions()
-        mine = InferenceSession(self.compiled)
+        mine = InferenceSession(self.compiled, threads=self.threads)
         outputs = [o.name for o in theirs.outputs]
         if [o.name for o in mine.outputs] != outputs or [i.name for i in mine.inputs] != list(self.data.inputs):
             raise CompileError("its inputs and outputs are not those of the source", file=self.compiled)
-        reference, bounds = _session(self._reference()), self._bounds()
-        forced, free = _session(self._traced([g for g, _ in self._groups()])), _session(self._free())
+        reference = self._session(self._reference())
+        forced, free = self._session(self._traced([g for g, _ in self._groups()])), self._session(self._free())
         for feeds, part in self.data.batches(batch):
             count = part.stop - part.start
             expected, again = _run(theirs, feeds), unoptimised.run(outputs, feeds)
@@ -252,7 +256,7 @@ class _Verifier:
             fed = {f"fed:{x.train}": _encode(x.compiled, levels[x.after]) for x in self.layers}
             fired = self._fire(forced, {**feeds, **fed, **{f"fed:{n}": v for n, v in computed.items()}})
             absolute = {f"fed:{x.after}": values[x.after] for x in self.layers}
-            totals = _run(bounds, {**feeds, **absolute, **{f"fed:{n}": np.abs(v) for n, v in computed.items()}})
+            totals = _run(self.bounds, {**feeds, **absolute, **{f"fed:{n}": np.abs(v) for n, v in computed.items()}})
             alone = self._attempt(free, feeds, self.result.problems)
             for layer, check in self._checks():
                 z, total = values[layer.before], totals[f"abs:{layer.before}"]
@@ -318,6 +322,9 @@ class _Verifier:
             self.result.computed.append(check)
         return found
 
+    def _session(self, model: Model) -> InferenceSession:
+        return InferenceSession(to_bytes(model), threads=self.threads)
+
     # --- the networks that are run --------------------------------------------------------------------------------
 
     def _source_sessions(self) -> tuple[InferenceSession, ort.InferenceSession]:
@@ -326,8 +333,11 @@ class _Verifier:
         explicit = any(is_ours(node, *ops.OPERATORS) for node in model.graph.nodes)
         source = to_bytes(model) if explicit else self.source
         options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads or 0
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return InferenceSession(source), ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return InferenceSession(source, threads=self.threads), ort.InferenceSession(
+            source, options, providers=["CPUExecutionProvider"]
+        )
 
     def _reference(self) -> Model:
         """The source network with all that is compared as outputs; at the compiled network's levels where those were
@@ -346,13 +356,11 @@ class _Verifier:
         model.interface_outputs += [declare(tensors[n]) for n in dict.fromkeys(names) if n not in present]
         return model
 
-    def _bounds(self) -> InferenceSession:
-        """The sums of absolute products of all that is compared."""
-        model = load(self.source)
-        pipeline.run(model, ANALYSIS)
+    def _bounds(self, known: Model) -> InferenceSession:
+        """The sums of absolute products of all that is compared; uses the source network up."""
         cuts = [x.after for x in self.layers] + [name for x in self.computed for name in x.outputs]
         wanted = [x.before for x in self.layers] + [a for x in self.computed for a, _ in x.inputs] + self.floats
-        return _session(absolute_products(model, cuts, list(dict.fromkeys(wanted))))
+        return self._session(absolute_products(known, cuts, list(dict.fromkeys(wanted))))
 
     def _free(self) -> Model:
         """The compiled network by itself, with the sum of every train as an output."""
@@ -429,7 +437,7 @@ class _Verifier:
             return fired
         for group, problems in self._groups():
             try:
-                session = _session(self._traced([group]))
+                session = self._session(self._traced([group]))
             except CompileError as error:
                 _once(problems, f"it cannot be run: {error.message}")
             else:
@@ -668,10 +676,6 @@ def _differing(a: Array, b: Array) -> int:
     """Samples whose classification differs: the largest entry along axis 1, or the values of an integer output."""
     x, y = (v.argmax(1) if v.ndim > 1 and v.dtype.kind == "f" else v for v in (a, b))
     return int(np.count_nonzero((x != y).reshape(len(x), -1).any(1))) if x.ndim else int(x != y)
-
-
-def _session(model: Model) -> InferenceSession:
-    return InferenceSession(to_bytes(model))
 
 
 def _run(session: InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:

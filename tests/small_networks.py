@@ -38,8 +38,8 @@ class Builder:
         self.weights.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
-    def random(self, name: str, shape: Sequence[int], scale: float) -> str:
-        values = self.rng.normal(0, scale, shape)
+    def random(self, name: str, shape: Sequence[int], scale: float, mean: float = 0) -> str:
+        values = self.rng.normal(mean, scale, shape)
         return self.constant(name, np.round(values * 8) / 8 if self.grid else values)
 
     def node(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
@@ -53,10 +53,12 @@ class Builder:
         bias = self.random(f"{name}.bias", (outputs,), 0.2)
         return self.node("Conv", [x, weight, bias], name, **{"pads": [kernel // 2] * 4, **attributes})
 
-    def gemm(self, x: str, name: str, channels: tuple[int, int]) -> str:
+    def gemm(self, x: str, name: str, channels: tuple[int, int], shift: float = 0) -> str:
+        """``shift`` is added to the bias: with a positive one most of the neurons behind are never silent."""
         inputs, outputs = channels
         weight = self.random(f"{name}.weight", (outputs, inputs), (2 / inputs) ** 0.5)
-        return self.node("Gemm", [x, weight, self.random(f"{name}.bias", (outputs,), 0.2)], name, transB=1)
+        bias = self.random(f"{name}.bias", (outputs,), 0.2, shift)
+        return self.node("Gemm", [x, weight, bias], name, transB=1)
 
     def batch_norm(self, x: str, name: str, channels: int) -> str:
         parameters = {
@@ -102,7 +104,8 @@ class Builder:
 
 def residual_network(seed: int = 0, *, grid: bool = False, batch: int | str = "N") -> onnx.ModelProto:
     """[N, 2, 12, 12] to five logits: a stem with BatchNormalization and MaxPool, a residual block that joins trains of
-    4 and 8 steps, AveragePool, two linear layers; levels 4, 8, 2, 4 and 3 (grid: 4), one threshold per channel."""
+    4 and 8 steps, another MaxPool, AveragePool, two linear layers. The levels are 4, 8, 2, 4 and 3 (on the grid 4), and
+    the second neuron has one threshold a channel."""
     b = Builder(seed, grid=grid)
     theta = np.array([1.0, 2.0, 0.5, 1.0, 2.0, 1.0]) if grid else b.rng.uniform(0.8, 1.6, 6)
     x = b.conv(b.input("image", [batch, 2, 12, 12]), "conv1", (2, 6))
@@ -115,11 +118,12 @@ def residual_network(seed: int = 0, *, grid: bool = False, batch: int | str = "N
     x = b.conv(x, "conv3", (6, 6))
     x = b.node("Add", [x, stem], "add")
     x = b.qcfs(x, "join", 2, 1.0 if grid else 1.7)
-    x = b.node("AveragePool", [x], "avgpool", kernel_shape=[2, 2], strides=[2, 2])
     x = b.conv(x, "conv4", (6, 8))
+    x = b.node("MaxPool", [x], "maxpool2", kernel_shape=[2, 2], strides=[2, 2])
     x = b.qcfs(x, "deep", 4, 1.0 if grid else 1.1)
+    x = b.node("AveragePool", [x], "avgpool", kernel_shape=[2, 2], strides=[1, 1])
     x = b.node("Flatten", [x], "flatten")
-    x = b.gemm(x, "fc1", (72, 16))
+    x = b.gemm(x, "fc1", (32, 16), shift=1.5)
     x = b.qcfs(x, "hidden", 4 if grid else 3, 1.0 if grid else 1.2)
     return b.model({"logits": b.gemm(x, "fc2", (16, 5))}, (batch, 5))
 
