@@ -46,7 +46,7 @@ def bars(rows: Sequence[tuple[str, Sequence[Bar]]], *, unit: str, line: Line | N
         line: a value to compare with.
     """
     finite = [bar.value for _, row in rows for bar in row if isfinite(bar.value)]
-    top = max([*finite, line.value if line else 0.0, 1e-12])
+    top = max([*finite, line.value if line else 0.0], default=0.0) or 1.0
     ticks = _ticks(top)
     plot = WIDTH - _LABELS - 60
     scale = plot / max(top, ticks[-1])
