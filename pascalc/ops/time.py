@@ -1,6 +1,7 @@
 """The three operators that change what a tensor means over time. Each keeps the sum over time.
 
-The time axis is folded into the batch, step by step: ``[T*N, ...]`` reshapes to ``[T, N, ...]``.
+The time axis is folded into the batch, step by step: ``[T*N, ...]`` reshapes to ``[T, N, ...]``. Sums run over the
+steps in order, as in the neurons (pascalc/ops/pasc.py says why they are an Einsum).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ ACCUMULATE = Operator(
     attributes=(Attribute("steps", "int", "time steps of X"),),
     body="""
     one = Constant <value_ints: ints = [1]> ()
-    zero = Constant <value_ints: ints = [0]> ()
     minus_one = Constant <value_ints: ints = [-1]> ()
     steps_int = Constant <value_int: int = @steps> ()
     steps = Reshape (steps_int, one)
@@ -23,7 +23,7 @@ ACCUMULATE = Operator(
     sample = Shape <start: int = 1> (X)
     by_sample = Concat <axis: int = 0> (minus_one, sample)
     rows = Reshape (X, by_step)
-    sum = ReduceSum <keepdims: int = 0> (rows, zero)
+    sum = Einsum <equation: string = "tm->m"> (rows)
     Y = Reshape (sum, by_sample)
     """,
 )
