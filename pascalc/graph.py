@@ -120,13 +120,6 @@ def set_input(node: gs.Node, index: int, tensor: gs.Tensor) -> None:
         node.inputs[index] = tensor
 
 
-def remove_node(model: Model, node: gs.Node) -> None:
-    """Take a node out of the graph and out of the lists of its tensors."""
-    model.graph.nodes[:] = [n for n in model.graph.nodes if n is not node]
-    node.inputs.clear()
-    node.outputs.clear()
-
-
 def sort(model: Model) -> None:
     """Order the nodes so that every tensor is computed before it is used; nodes keep their order where they can.
 
