@@ -228,6 +228,11 @@ def test_the_paper_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row[-1] == "agrees" for row in tables["t_norm_rows"]()] == [False, False, True, False, False]
     assert [row[2] for row in tables["t_eff_rows"]()] == ["4.51", "2.59", "2.52"]
     assert all(row[3] == row[4] for row in tables["energy_rows"]())
+    # 15 layers of 284,672 neurons; the first one has one step of input, the others L = 4.
+    membrane = (65536 * (1 + 3 + 4) + (284672 - 65536) * 11) / 1e6
+    counter = (65536 * (1 + 3) + (284672 - 65536) * 7) / 1e6
+    expected = ["0.285", "332.11", "247.76", f"{membrane:.2f}", f"{counter:.2f}", f"{284672 * 4 / 1e6:.2f}"]
+    assert tables["operation_rows"]()[0][2:8] == expected
 
     tables["main"]()
     assert "| VGG-16 ImageNet | 16 | 16 | 18.37 | 18.37 | agrees |" in capsys.readouterr().out

@@ -1,80 +1,40 @@
-"""The time-step and energy tables of PASCAL (Ramesh & Srinivasan 2025), from layer shapes: ours beside the paper's.
+"""The time-step and energy tables of PASCAL (Ramesh & Srinivasan 2025), from graphs: ours beside the paper's.
 
     python benchmarks/paper_tables/paper_tables.py
 
-The networks are built from first principles (channels, kernels, output sizes); nothing is measured, so the tables need
-neither weights nor data. Every figure is by the paper's estimator, except in the last table, which is ours alone.
+The networks are ONNX graphs (graphs.py), whose fan-ins, operation counts and neurons pascalc reads as it does for a
+report; nothing is measured, so the tables need neither weights nor data. Every figure is by the paper's estimator,
+except in the last table, which is ours alone.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from pascalc.energy import (
     ASSUMED_SPIKE_RATE,
     FP32,
     INT8,
     Layer,
+    counter_updates,
     effective_steps_paper,
     energy_full,
     energy_paper,
     normalised_steps_paper,
+    resets,
 )
 
+sys.path.insert(0, str(Path(__file__).parent))
 
-def layer(name: str, fan_in: int, outputs: int, *, neurons: bool = True, analog: bool = False) -> Layer:
-    """A layer of one level whose inputs, unless analog, spike at the paper's assumed rate."""
-    return Layer(
-        name=name,
-        fan_in=fan_in,
-        macs=fan_in * outputs,
-        neurons=outputs if neurons else 0,
-        levels=1,
-        steps_in=1,
-        spike_rate=None if analog else ASSUMED_SPIKE_RATE,
-    )
+from graphs import analyse, resnet, vgg16
 
-
-def vgg16(size: int, classes: int) -> list[Layer]:
-    """VGG-16: 13 convolutions and 3 linear layers, 15 of them with QCFS; 2x2 pooling after each of five stages."""
-    layers: list[Layer] = []
-    channels_in = 3
-    for stage, (channels, depth) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)], start=1):
-        for index in range(1, depth + 1):
-            name = f"conv{stage}_{index}"
-            layers.append(layer(name, channels_in * 9, channels * size * size, analog=not layers))
-            channels_in = channels
-        size //= 2
-    layers.append(layer("fc1", 512 * size * size, 4096))
-    layers.append(layer("fc2", 4096, 4096))
-    layers.append(layer("fc3", 4096, classes, neurons=False))
-    return layers
-
-
-def resnet(depths: Sequence[int], size: int, stem_kernel: int, classes: int) -> list[Layer]:
-    """ResNet of basic blocks; `size` is the side of the stem's output and of the first stage's."""
-    stem_size = size if stem_kernel == 3 else 2 * size
-    layers = [layer("conv1", 3 * stem_kernel**2, 64 * stem_size**2, analog=True)]
-    channels_in = 64
-    for stage, depth in enumerate(depths):
-        channels = 64 << stage
-        outputs = channels * (size >> stage) ** 2
-        for index in range(depth):
-            name = f"stage{stage + 1}_block{index + 1}"
-            layers.append(layer(f"{name}_a", channels_in * 9, outputs))
-            layers.append(layer(f"{name}_b", channels * 9, outputs))
-            if channels_in != channels:
-                layers.append(layer(f"{name}_shortcut", channels_in, outputs, neurons=False))
-            channels_in = channels
-    layers.append(layer("fc", channels_in, classes, neurons=False))
-    return layers
-
-
-VGG16_CIFAR = vgg16(32, 10)
-VGG16_IMAGENET = vgg16(224, 1000)
-RESNET18_CIFAR = resnet([2, 2, 2, 2], 32, 3, 10)
-RESNET34_IMAGENET = resnet([3, 4, 6, 3], 56, 7, 1000)
+VGG16_CIFAR = analyse(vgg16(32, 10))
+VGG16_IMAGENET = analyse(vgg16(224, 1000))
+RESNET18_CIFAR = analyse(resnet([2, 2, 2, 2], 32, 10))
+RESNET34_IMAGENET = analyse(resnet([3, 4, 6, 3], 224, 1000))
 
 
 def spiking(network: Sequence[Layer]) -> list[Layer]:
@@ -142,11 +102,21 @@ ENERGY = (
 )
 
 
+UNIFORM = (
+    ("VGG-16 CIFAR", VGG16_CIFAR, 4),
+    ("VGG-16 CIFAR", VGG16_CIFAR, 8),
+    ("VGG-16 ImageNet", VGG16_IMAGENET, 16),
+    ("ResNet-18 CIFAR", RESNET18_CIFAR, 8),
+    ("ResNet-34 ImageNet", RESNET34_IMAGENET, 8),
+)
+
+
 def with_share(share: float) -> list[Layer]:
     """A stand-in of two layers whose first has the given share of the MACs, for the paper's energy formula."""
     total = 1000
     first = round(share * total)
-    return [layer("first", 1, first, analog=True), layer("rest", 1, total - first)]
+    rest = Layer("rest", 1, total - first, 0, levels=1, steps_in=1, spike_rate=ASSUMED_SPIKE_RATE)
+    return [replace(rest, name="first", macs=first, spike_rate=None), rest]
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -201,9 +171,32 @@ def energy_rows() -> list[list[str]]:
     return rows
 
 
+def operation_rows() -> list[list[str]]:
+    rows = []
+    levelled = [(name, network, [levels] * len(spiking(network))) for name, network, levels in UNIFORM]
+    for name, network, levels in (*levelled, ("VGG-16 CIFAR", VGG16_CIFAR, T_EFF[0][2])):
+        layers = with_levels(spiking(network), levels)
+        macs = sum(x.macs for x in network)
+        accumulates = sum(x.macs * x.spike_rate for x in network if x.spike_rate is not None)
+        counts = [
+            sum(x.neurons * count(x.levels, x.steps_in) for x in layers)
+            for count in (resets, counter_updates, lambda levels, _: levels)
+        ]
+        rows.append(
+            [
+                name,
+                str(levels[0]) if len(set(levels)) == 1 else ",".join(map(str, levels)),
+                f"{sum(x.neurons for x in layers) / 1e6:.3f}",
+                *(f"{count / 1e6:.2f}" for count in (macs, accumulates, *counts)),
+                f"{(counts[0] + counts[1]) / accumulates:.1%}",
+            ]
+        )
+    return rows
+
+
 def full_rows() -> list[list[str]]:
     rows = []
-    for (name, network, *_, rate, _), levels in zip(ENERGY, (4, 8, 16, 8, 8), strict=True):
+    for (*_, rate, _), (name, network, levels) in zip(ENERGY, UNIFORM, strict=True):
         layers = [
             replace(x, levels=levels, steps_in=1 if x.spike_rate is None else levels, spike_rate=x.spike_rate and rate)
             for x in network
@@ -237,6 +230,25 @@ def main() -> None:
             " its networks are taken in the order of its other tables",
             ["network", "b", "c", "formula", "paper", "true c", "with true c", "verdict"],
             energy_rows(),
+        )
+    )
+    print(
+        table(
+            "Operations of one inference in millions, what appendices A.5 to A.7 are about. A neuron makes"
+            " T_in + max(T_in, L) - 1 + L membrane updates and T_in + max(T_in, L) - 1 counter updates, for T_in = L"
+            " the paper's 3L - 1 and 2L - 1; an integrate-and-fire neuron makes L updates. SpikeRate 0.75",
+            [
+                "network",
+                "L",
+                "neurons",
+                "MACs of the ANN",
+                "accumulates",
+                "membrane updates",
+                "counter updates",
+                "IF updates",
+                "neurons / accumulates",
+            ],
+            operation_rows(),
         )
     )
     print(
