@@ -24,7 +24,7 @@ NODES = (160, 640, 2560, 10000)
 BUILD_VGG = ("import networks, onnx", "onnx.save(networks.vgg16(4), target)")
 BUILD_CHAIN = ("import networks, onnx", "onnx.save(networks.chain(int(source) // 8), target)")
 COPY = ("import onnx", "onnx.save(onnx.load(source), target)")
-COMPILE = ("from pascalc.compiler import compile_model", "compile_model(source, target)")
+COMPILE = ("from pascalc import compile", "compile(source, target)")
 
 _SCRIPT = """
 import resource, sys, time
