@@ -72,14 +72,15 @@ class Training:
         steps: the number of optimizer steps of the whole training, which shapes the learning rate.
         seed: of the order of the images and of their augmentation.
         fast: compile the model and compute it in bfloat16 where that is safe.
+        peak_rate: the highest learning rate.
     """
 
-    def __init__(self, model: nn.Module, steps: int, seed: int, fast: bool) -> None:
+    def __init__(self, model: nn.Module, steps: int, seed: int, fast: bool, peak_rate: float = PEAK_RATE) -> None:
         self.model = model
         self.fast = fast
         self.step_model = torch.compile(model) if fast else model
-        self.optimizer = torch.optim.SGD(parameter_groups(model), lr=PEAK_RATE, momentum=0.9, nesterov=True)
-        self.schedule = OneCycleLR(self.optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
+        self.optimizer = torch.optim.SGD(parameter_groups(model), lr=peak_rate, momentum=0.9, nesterov=True)
+        self.schedule = OneCycleLR(self.optimizer, peak_rate, total_steps=steps, pct_start=0.2)
         self.generator = torch.Generator().manual_seed(seed)
         self.epochs_done = 0
 
