@@ -30,8 +30,24 @@ _batch = click.option("--batch", type=click.IntRange(min=1), default=16, show_de
 _data = click.option("--data", type=_FILE, required=True, metavar="DATA.npz", help="x: inputs, y: labels.")
 
 
+class _Command(click.Command):
+    """Refuses to write the report over another file of the command."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        report = ctx.params.get("json_file")
+        if report not in (None, "-"):
+            for path in ctx.params.values():
+                if isinstance(path, Path) and path.resolve() == Path(report).resolve():
+                    raise CompileError(
+                        "the report would overwrite this file", file=path, hint="Choose another --json FILE."
+                    )
+        return super().invoke(ctx)
+
+
 class _Cli(click.Group):
     """Turns every error into one paragraph on stderr and an exit status."""
+
+    command_class = _Command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -41,7 +57,7 @@ class _Cli(click.Group):
                 raise
             click.echo(f"pascalc: {error}", err=True)
             sys.exit(2)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:  # a bug of ours: no traceback unless asked for, and never status 0
             if ctx.params.get("debug"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,16 +62,11 @@ def load_data(path: str | Path, model: Model, limit: int | None = None) -> Data:
     """
     path = Path(path)
     names = [value.name for value in model.interface_inputs]
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files} if isinstance(file, np.lib.npyio.NpzFile) else None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        message = (
-            error.strerror if isinstance(error, OSError) and error.strerror else "it is not an .npz of plain arrays"
-        )
-        raise CompileError(f"the data cannot be read: {message}", file=path, hint=HINT) from error
-    if arrays is None:
-        raise CompileError("this is a single array, not an .npz", file=path, hint=HINT)
+    if not names:
+        raise CompileError("the network has no inputs", file=model.file)
+    if limit is not None and limit < 1:
+        raise CompileError(f"the number of samples must be at least 1, not {limit}")
+    arrays = _read(path)
     inputs = {}
     for name, value in zip(names, model.interface_inputs, strict=True):
         key = array_for(name, names, arrays, path)
@@ -84,6 +82,33 @@ def load_data(path: str | Path, model: Model, limit: int | None = None) -> Data:
     dims = model.interface_inputs[0].type.tensor_type.shape.dim
     fixed = dims[0].dim_value if dims and dims[0].HasField("dim_value") else None
     return Data(inputs, labels, fixed)
+
+
+def _read(path: Path) -> dict[str, Array]:
+    """The arrays of an npz."""
+    try:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise CompileError("this is a single array, not an .npz", file=path, hint=HINT)
+            with file:
+                arrays = {key: file[key] for key in file.files}
+    except _UNREADABLE as error:
+        message = (
+            error.strerror if isinstance(error, OSError) and error.strerror else "it is not an .npz of plain arrays"
+        )
+        raise CompileError(f"the data cannot be read: {message}", file=path, hint=HINT) from error
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # a member without the header of an array
+            raise CompileError(f"'{key}' is not an array: it is not an .npz of plain arrays", file=path, hint=HINT)
+    return arrays
+
+
+#: What NumPy, zipfile and zlib raise on files that are damaged, encrypted or something else.
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, RuntimeError, MemoryError, KeyError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 
 
 def array_for(name: str, names: Sequence[str], arrays: Collection[str], path: Path) -> str:
@@ -112,6 +137,8 @@ def checked(array: Array, key: str, value: onnx.ValueInfoProto, path: Path) -> A
         CompileError: another type or shape than the input's, no samples, or values that are not finite.
     """
     tensor = value.type.tensor_type
+    if not tensor.elem_type or not tensor.HasField("shape"):
+        raise CompileError(f"the network's input '{value.name}' has no type or no rank, so no data fits it", file=path)
     wanted = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
     shape = "x".join("*" if d is None else str(d) for d in dims[1:])

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from pascalc.data import load_data
-from pascalc.graph import Model
+from pascalc.errors import CompileError
+from pascalc.graph import Array, Model
 from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import Neuron, add_sum, analysed_neurons
 from pascalc.rounding import declare
@@ -77,6 +78,8 @@ def evaluate(
     """
     model = load(path)
     samples = load_data(data, model, limit)
+    if batch < 1:
+        raise CompileError(f"the samples a run must be at least 1, not {batch}")
     plain = InferenceSession(Path(path), kernels, threads=threads)
     first = plain.outputs[0].name
     traced, found = _with_counts(model)
@@ -90,7 +93,8 @@ def evaluate(
         outputs = plain.run([first], feeds)
         seconds += time.perf_counter() - started
         if samples.labels is not None:
-            correct += int(np.count_nonzero(_classes(outputs[0][:count]) == samples.labels[part]))
+            answers = _classes(first, outputs[0][:count], samples.labels[part], data)
+            correct += int(np.count_nonzero(answers == samples.labels[part]))
         if counting is not None:
             for index, (neuron, total) in enumerate(
                 zip(found, counting.run([f"count:{n.name}" for n in found], feeds), strict=True)
@@ -111,8 +115,22 @@ def evaluate(
     )
 
 
-def _classes(output: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return output.reshape(len(output), -1).argmax(1) if output.dtype.kind == "f" else output.reshape(len(output))
+def _classes(name: str, output: Array, labels: Array, data: str | Path) -> Array:
+    """The class of every sample: the largest of its values, or the one integer that the network gives."""
+    single = output.size == len(labels)
+    if output.ndim == 0 or len(output) != len(labels) or (output.dtype.kind != "f" and not single):
+        raise CompileError(
+            f"the output '{name}' is {output.dtype} {list(output.shape)}: that is no class for every sample",
+            file=data,
+            hint="Leave the labels 'y' out of the data.",
+        )
+    if output.dtype.kind != "f":
+        return output.reshape(len(labels))
+    scores = output.reshape(len(labels), -1)
+    wrong = labels[(labels < 0) | (labels >= scores.shape[1])]
+    if wrong.size:
+        raise CompileError(f"'y' holds the label {wrong[0]}, but the network has {scores.shape[1]} classes", file=data)
+    return np.asarray(scores.argmax(1))
 
 
 def _with_counts(model: Model) -> tuple[Model, list[Neuron]]:

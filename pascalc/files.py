@@ -21,6 +21,10 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(21, "Is a directory")
+        if path.exists() and not path.is_file():  # a device or a pipe stays what it is
+            with path.open("wb") as stream:
+                stream.writelines(chunks)
+            return
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             for chunk in chunks:

@@ -47,6 +47,15 @@ def load(path: str | Path) -> Model:
     """
     path = Path(path)
     data = read_bytes(path)
+    try:
+        return _load(data, path)
+    except UnicodeDecodeError as error:  # protobuf decodes text only when it is asked for
+        raise CompileError(
+            "a name in the file is not text", file=path, hint="The file is damaged: export or download the model again."
+        ) from error
+
+
+def _load(data: bytes, path: Path) -> Model:
     model = _parse(data, path)
     digest = hashlib.sha256(data).hexdigest()
     del data
@@ -54,6 +63,14 @@ def load(path: str | Path) -> Model:
     # Parsing the skeleton anew lets go of the arena that held the weights.
     model = onnx.ModelProto.FromString(model.SerializeToString())
     model = _modernise(model, path)
+    for value in model.graph.input:
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            raise CompileError(
+                "an input has no rank (its number of dimensions is dynamic)",
+                file=path,
+                node=value.name,
+                hint="Export with a fixed number of dimensions; their sizes may be dynamic.",
+            )
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:

@@ -72,13 +72,6 @@ def _batched_inputs(model: Model) -> set[str]:
                 node=value.name,
                 hint="Export it in float32.",
             )
-        if not tensor.HasField("shape"):
-            raise CompileError(
-                "an input has no rank (its number of dimensions is dynamic)",
-                file=model.file,
-                node=value.name,
-                hint="Export with a fixed number of dimensions; their sizes may be dynamic.",
-            )
         if not tensor.shape.dim:
             continue
         dim = tensor.shape.dim[0]
