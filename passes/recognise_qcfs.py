@@ -138,6 +138,9 @@ class RecogniseQcfs(Pass):
                     continue
                 _replace(model, node, match, labels)
                 count += 1
+        for node in model.graph.nodes:
+            if is_ours(node, "QCFS"):
+                _check_precision(model, node)
         sort(model)
         sweep(model)
         return count
@@ -417,6 +420,19 @@ def _check_explicit(model: Model, node: gs.Node, labels: set[str]) -> None:
         set_input(node, 1, model.constant(node.inputs[1].name, normal))
     node.attrs["phi"] = phi
     node.attrs["label"] = _unique_label(node.attrs.get("label") or _scope(name), labels)
+
+
+def _check_precision(model: Model, node: gs.Node) -> None:
+    """Files of mixed precision keep float32 inputs and compute in half precision behind a Cast."""
+    dtype = node.inputs[0].dtype or node.inputs[1].dtype
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise CompileError(
+            f"an activation computes in {np.dtype(dtype).name}, in which a sum of currents cannot be told from its "
+            "neighbours at the half points that decide a spike",
+            file=model.file,
+            node=node.attrs["label"],
+            hint="Export it in float32.",
+        )
 
 
 def _by_sample(threshold: Array, tensor: gs.Tensor) -> Array | None:

@@ -431,6 +431,20 @@ def test_labels_are_unique() -> None:
     assert [n.attrs["label"] for n in model.graph.nodes] == ["act", "act_2"]
 
 
+@pytest.mark.parametrize(("kind", "name"), [(10, "float16"), (16, "bfloat16")])
+def test_half_precision_behind_a_cast_is_refused(kind: int, name: str) -> None:
+    """As files of mixed precision have it: the inputs and outputs are float32."""
+    source = parse(f"""
+        network (float[N,2] x) => (float[N,2] y) <{name} theta = {{2}}> {{
+          half = Cast <to = {kind}> (x)
+          h = ai.pascalc.QCFS <levels = 4, phi = 0.5, label = "act"> (half, theta)
+          y = Cast <to = 1> (h)
+        }}""")
+    with pytest.raises(CompileError, match=f"computes in {name}") as caught:
+        up_to(source, "recognise-qcfs")
+    assert caught.value.node == "act"
+
+
 def test_compiled_network_is_refused() -> None:
     compiled, _ = up_to(explicit(2), "unroll-time")
     with pytest.raises(CompileError, match="it is a spiking network already"):
