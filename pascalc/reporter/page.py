@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from math import isfinite
 
-from pascalc.al import LayerPlan
+from pascalc.al import Plan
 from pascalc.energy import ASSUMED_SPIKE_RATE, Energy
 from pascalc.reporter import plain, svg
 from pascalc.reporter.analysis import Report
@@ -95,30 +95,47 @@ def _time_steps(report: Report) -> str:
 def _plan_sections(report: Report) -> list[str]:
     if report.plan is None:
         return []
-    rows = [row for row in report.plan.layers if row.metric is not None]
-    clusters = sorted({row.cluster for row in rows if row.cluster is not None})
-    legend = _legend([(_colour(c), f"cluster {c}") for c in clusters]) if len(clusters) > 1 else ""
+    levels = {layer.neuron: layer.levels for layer in report.layers}
+    groups = _groups(report.plan, levels)
+    legend = _legend(sorted(set(groups.values())))
     sections = []
+    rows = [
+        (row.name, [_metric(row.metric, levels.get(row.name, row.levels), groups[row.name][0])])
+        for row in report.plan.layers
+        if row.metric is not None
+    ]
     if rows:
-        levels = {layer.neuron: layer.levels for layer in report.layers}
-        chart = svg.bars([(row.name, [_metric(row, levels.get(row.name, row.levels))]) for row in rows], unit="M")
         note = (
             "M = agreement * (skewness^2 + 1) * kurtosis of the layer's spike counts (PASCAL, section 3.3). The higher "
             "M, the fewer levels the layer needs. Behind each bar: its L."
         )
-        sections.append(_section("AL metric", legend + chart, note))
-    counted = [row for row in report.plan.layers if row.histogram is not None]
-    if counted:
-        panels = [(r.name, r.histogram.counts.tolist(), _colour(r.cluster)) for r in counted if r.histogram is not None]
+        sections.append(_section("AL metric", legend + svg.bars(rows, unit="M"), note))
+    panels = [
+        (row.name, row.histogram.counts.tolist(), groups[row.name][0])
+        for row in report.plan.layers
+        if row.histogram is not None
+    ]
+    if panels:
         note = "How many neurons had each level 0..L on the calibration data, before levels were reduced."
         sections.append(_section("Histograms of levels", legend + svg.histograms(panels), note))
     return sections
 
 
-def _metric(row: LayerPlan, levels: int) -> svg.Bar:
-    metric = 0.0 if row.metric is None else row.metric
+def _groups(plan: Plan, levels: Mapping[str | None, int]) -> dict[str, tuple[str, str]]:
+    """Colour and name of each layer's group: its cluster, or its L where the plan has no clusters."""
+    clusters = {row.name: row.cluster for row in plan.layers}
+    if len(set(clusters.values())) > 1:
+        order = sorted(set(clusters.values()), key=lambda c: -1 if c is None else c)
+        names = {c: "no cluster" if c is None else f"cluster {c}" for c in order}
+        return {name: (_colour(order.index(c)), names[c]) for name, c in clusters.items()}
+    own = {row.name: levels.get(row.name, row.levels) for row in plan.layers}
+    descending = sorted(set(own.values()), reverse=True)
+    return {name: (_colour(descending.index(level)), f"L = {level}") for name, level in own.items()}
+
+
+def _metric(metric: float, levels: int, kind: str) -> svg.Bar:
     value = f"{metric:.3g}" if isfinite(metric) else "infinite"
-    return svg.Bar(metric, _colour(row.cluster), f"M {value}, L {levels}", mark=f"L = {levels}")
+    return svg.Bar(metric, kind, f"M {value}, L {levels}", mark=f"L = {levels}")
 
 
 def _measured_sections(report: Report) -> list[str]:
@@ -188,8 +205,8 @@ def _energy(report: Report) -> str:
     )
 
 
-def _colour(cluster: int | None) -> str:
-    return f"c{(cluster or 0) % _COLOURS}"
+def _colour(group: int) -> str:
+    return f"c{group % _COLOURS}"
 
 
 def _section(title: str, body: str, note: str = "") -> str:

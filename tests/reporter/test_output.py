@@ -85,6 +85,15 @@ def test_the_page_has_every_plot(page: str) -> None:
     assert "M infinite, L 4" in page
 
 
+def test_a_plan_without_clusters_is_coloured_by_levels(folder: Path, tmp_path: Path) -> None:
+    rows = ",".join(f'{{"name": "{name}", "levels": {level}, "metric": 2}}' for name, level in LAYERS.items())
+    (tmp_path / "plan.json").write_text(f'{{"layers": [{rows}]}}')
+    page = html(report(folder / "net.snn.onnx", plan=tmp_path / "plan.json"))
+    (section,) = (part for part in page.split("<section>") if "AL metric" in part)
+    legend = re.findall(r'class="(c\d)"[^>]*/></svg>([^<]*)<', section)
+    assert legend == [("c0", "L = 8"), ("c1", "L = 4"), ("c2", "L = 3"), ("c3", "L = 2")]
+
+
 def test_without_data_or_plan_there_is_less(folder: Path) -> None:
     titles = re.findall("<h2>(.*?)</h2>", html(report(folder / "net.snn.onnx")))
     assert titles[:2] == ["Time steps", "Energy"]
