@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pascalc.errors import CompileError
@@ -17,22 +17,30 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
         CompileError: the folder is missing or not writable, the disk is full, ``path`` is a directory. Nothing is
             left behind, and a file that was at ``path`` before is untouched.
     """
-    temporary = None
+    write_together([(path, chunks)])
+
+
+def write_together(files: Sequence[tuple[Path, Iterable[bytes | memoryview]]]) -> None:
+    """Like :func:`write_atomically` for files that belong together: none is moved before all are on disk."""
+    temporaries: list[tuple[Path, Path]] = []
+    path = files[0][0]
     try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "Is a directory")
-        if path.exists() and not path.is_file():  # a device or a pipe stays what it is
-            with path.open("wb") as stream:
-                stream.writelines(chunks)
-            return
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        for path, chunks in files:
+            if path.is_dir():
+                raise IsADirectoryError(21, "Is a directory")
+            if path.exists() and not path.is_file():  # a device or a pipe stays what it is
+                with path.open("wb") as stream:
+                    stream.writelines(chunks)
+                continue
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+                temporaries.append((Path(file.name), path))
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).chmod(0o666 & ~_umask())
+        for temporary, path in temporaries:
+            temporary.replace(path)
     except OSError as error:
         raise CompileError(
             f"the output cannot be written: {error.strerror or error}",
@@ -40,7 +48,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
             hint="Nothing was written; choose a writable place with enough room (-o OUT).",
         ) from error
     finally:
-        if temporary is not None:
+        for temporary, _ in temporaries:
             temporary.unlink(missing_ok=True)
 
 

@@ -23,7 +23,7 @@ import onnx_graphsurgeon as gs
 
 from pascalc import ops
 from pascalc.errors import CompileError
-from pascalc.files import read_bytes, write_atomically
+from pascalc.files import read_bytes, write_atomically, write_together
 from pascalc.graph import Array, Model, Note
 
 #: Weights of more bytes than this stay out of the skeleton.
@@ -162,14 +162,10 @@ def save(model: Model, path: str | Path) -> None:
             header.external_data.add(key=key, value=value)
         headers.append(header)
         offset += array.nbytes
-    write_atomically(data, (_view(array) for array in weights.values()))
     proto = _without_inputs(proto, weights)
     proto.graph.initializer.extend(headers)
-    try:
-        write_atomically(path, [proto.SerializeToString()])
-    except CompileError:
-        data.unlink(missing_ok=True)
-        raise
+    views = (_view(array) for array in weights.values())
+    write_together([(data, views), (path, [proto.SerializeToString()])])
 
 
 def to_bytes(model: Model) -> bytes:
@@ -243,6 +239,14 @@ def _detach(model: onnx.ModelProto, path: Path) -> dict[str, Array]:
     """Take the big weights out; they stay behind as graph inputs of their type."""
     graph = model.graph
     _constants_to_initializers(graph)
+    for node in graph.node:
+        if any(a.type == onnx.AttributeProto.SPARSE_TENSOR for a in node.attribute):
+            raise CompileError(
+                "a sparse constant is not supported",
+                file=path,
+                node=node.name or node.output[0],
+                hint="Export it as a dense tensor.",
+            )
     weights: dict[str, Array] = {}
     small = []
     seen: set[str] = set()

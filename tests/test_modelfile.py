@@ -312,6 +312,15 @@ def all_inputs_are_initializers() -> onnx.ModelProto:
     return proto
 
 
+def sparse_constant() -> onnx.ModelProto:
+    indices = onnx.helper.make_tensor("", onnx.TensorProto.INT64, [1], [1])
+    sparse = onnx.helper.make_sparse_tensor(
+        onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1], [3.0]), indices, [2]
+    )
+    nodes = [node("Constant", [], ["w"], sparse_value=sparse), node("Mul", ["x", "w"], ["y"])]
+    return model_of(nodes, {"x": ["N", 2]}, {"y": ["N", 2]})
+
+
 def undefined_tensor() -> onnx.ModelProto:
     return model_of([node("Relu", ["nowhere"], ["y"])], {"x": ["N", 2]}, {"y": ["N", 2]})
 
@@ -332,6 +341,7 @@ def undefined_tensor() -> onnx.ModelProto:
         (unsupported(dims=[2**40, 2**40]), "holds 6"),
         (unknown_type(), "an initializer has the unknown type 999"),
         (all_inputs_are_initializers(), "every input of the model is an initializer"),
+        (sparse_constant(), "a sparse constant is not supported"),
         (undefined_tensor(), "this is not a valid ONNX model"),
         (opset(18, "NoSuchOperator"), "this is not a valid ONNX model"),
     ],
@@ -416,6 +426,21 @@ def test_write_that_fails_half_way_leaves_nothing(limit: int, message_limit: int
     assert "cannot be written" in done.stdout
     assert [p.name for p in folder.iterdir()] == ["out.onnx"]
     assert output.read_bytes() == b"older"
+
+
+def test_external_data_of_an_older_model_survives_a_failed_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights fit, the model behind them does not: neither file is replaced."""
+    model = load(written(big_model(), tmp_path))
+    monkeypatch.setattr(pascalc.modelfile, "_MESSAGE_LIMIT", 10_000)
+    folder = tmp_path / "out"
+    (folder / "big.onnx").mkdir(parents=True)  # a directory where the model should go
+    (folder / "big.onnx.data").write_bytes(b"older")
+    with pytest.raises(CompileError, match="Is a directory"):
+        save(model, folder / "big.onnx")
+    assert sorted(p.name for p in folder.iterdir()) == ["big.onnx", "big.onnx.data"]
+    assert (folder / "big.onnx.data").read_bytes() == b"older"
 
 
 def test_written_file_has_ordinary_permissions(tmp_path: Path) -> None:
