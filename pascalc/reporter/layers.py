@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 
 from pascalc import ops
 from pascalc.errors import CompileError
-from pascalc.graph import Model, is_constant, is_ours, producer
+from pascalc.graph import Model, is_constant, is_operator, is_ours, producer
 from pascalc.linear import fan_in, is_layer, macs
 from pascalc.neurons import NEURONS, Neuron, neurons
 
@@ -121,7 +121,7 @@ def _feeders(tensor: gs.Tensor) -> list[gs.Node]:
 #: Operators that hand spikes on as they are.
 _KEEP = (
     *("MaxPool", "GlobalMaxPool", "Identity", "Dropout", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"),
-    *("Slice", "Split", "Gather", "Pad", "Concat", "Resize", "Upsample"),
+    *("Slice", "Split", "Gather", "Pad", "Concat"),
 )
 
 
@@ -145,10 +145,14 @@ def _reads(tensor: gs.Tensor, found: dict[int, Neuron]) -> Reads:
             continue
         if is_ours(node, ops.ALIGN.name):
             steps = max(steps, node.attrs["steps_out"])
-        elif node.op not in _KEEP:
+        elif node.op not in _KEEP and not _is_nearest(node):
             kind = "currents"
         stack += [t for t in node.inputs if not is_constant(t) and not t.is_empty()]
     return Reads(kind, steps, folded) if steps else Reads("analog", 1, False)
+
+
+def _is_nearest(node: gs.Node) -> bool:
+    return is_operator(node, "Resize", "Upsample") and node.attrs.get("mode", "nearest") == "nearest"
 
 
 def _row(model: Model, node: gs.Node, own: Neuron | None, fed: Neuron | None, found: dict[int, Neuron]) -> LayerNode:

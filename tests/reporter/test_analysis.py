@@ -259,3 +259,22 @@ def test_what_is_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(CompileError, match="does not have") as error:
         report(folder / "net.snn.onnx", plan=tmp_path / "plan.json")
     assert (error.value.node, error.value.file) == ("other", str(tmp_path / "plan.json"))
+
+
+def test_layers_of_unknown_size_are_refused(tmp_path: Path) -> None:
+    b = Builder()
+    x = b.qcfs(b.conv(b.input("image", ["N", 2, "H", "W"]), "conv", (2, 4)), "act", 4)
+    model = b.model({"out": b.node("GlobalAveragePool", [x], "pool")}, ("N", 4, 1, 1))
+    with pytest.raises(CompileError, match="not known") as error:
+        report(write(model, tmp_path / "a.onnx"))
+    assert "fixed input size" in error.value.hint
+
+
+@pytest.mark.parametrize(("mode", "reads"), [("nearest", "spikes"), ("linear", "currents")])
+def test_resized_spikes(tmp_path: Path, mode: str, reads: str) -> None:
+    b = Builder()
+    x = b.qcfs(b.conv(b.input("image", ["N", 2, 6, 6]), "conv1", (2, 2)), "act1", 4)
+    x = b.node("Resize", [x, "", b.constant("scales", [1.0, 1.0, 2.0, 2.0])], "resize", mode=mode)
+    x = b.qcfs(b.conv(x, "conv2", (2, 4)), "act2", 4)
+    model = b.model({"out": b.node("GlobalAveragePool", [x], "pool")}, ("N", 4, 1, 1))
+    assert by_name(report(write(model, tmp_path / "a.onnx")))["conv2"].reads == reads
