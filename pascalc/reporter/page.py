@@ -255,7 +255,7 @@ svg .grid { stroke: var(--grid); } svg .reference { stroke: var(--c3); stroke-da
 svg .ground { fill: var(--back); } svg .spike { fill: var(--c0); } svg .faint { opacity: .55; }
 .c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); }
 .c3 { fill: var(--c3); } .c4 { fill: var(--c4); } .c5 { fill: var(--c5); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 13px; }
+.scroll { overflow-x: auto; margin-top: 8px; } table { border-collapse: collapse; width: 100%; font-size: 13px; }
 th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
 th, td { text-align: right; padding: 4px 8px; border-bottom: 1px solid var(--grid); }
 th:first-child, td:first-child { text-align: left; } td { white-space: nowrap; font-variant-numeric: tabular-nums; }
