@@ -43,6 +43,8 @@ class Data:
 
         A network of a fixed batch gets batches of that size; the last one is filled up with its last sample.
         """
+        if size < 1:
+            raise CompileError(f"the samples a run must be at least 1, not {size}")
         size = self.fixed_batch or size
         for start in range(0, len(self), size):
             part = slice(start, min(start + size, len(self)))

@@ -78,8 +78,6 @@ def evaluate(
     """
     model = load(path)
     samples = load_data(data, model, limit)
-    if batch < 1:
-        raise CompileError(f"the samples a run must be at least 1, not {batch}")
     plain = InferenceSession(Path(path), kernels, threads=threads)
     first = plain.outputs[0].name
     traced, found = _with_counts(model)

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import pascalc
 from pascalc.cli import main
+from pascalc.runtime import InferenceSession
 from tests.small_networks import Builder, linear_network, residual_network, rows, write
 
 
@@ -231,7 +232,7 @@ def test_a_reshape_that_mixes_samples_is_computed_and_stated(tmp_path: Path) -> 
     assert "Computed, not spiking (1): reshape: Reshape: " in result.stdout
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(4, 2, 4, 4)).astype(np.float32))
     outputs = [
-        pascalc.runtime.InferenceSession(p).run(None, {"x": np.load(tmp_path / "data.npz")["x"]})[0]
+        InferenceSession(p).run(None, {"x": np.load(tmp_path / "data.npz")["x"]})[0]
         for p in (path, tmp_path / "out.onnx")
     ]
     np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,284 @@
+"""The command line: every command and option, the names in its JSON, its exit status, and the same words in Python."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from click.testing import CliRunner
+
+import pascalc
+from pascalc.cli import main
+from pascalc.passes import SCHEDULES
+from pascalc.runtime import InferenceSession
+from tests.small_networks import images, residual_network, write
+
+NEURONS = ["stem", "left", "join", "deep", "hidden"]
+LEVELS = [4, 8, 2, 4, 3]
+SAMPLES = 6
+PROCESS = [sys.executable, "-c", "from pascalc.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("cli")
+    source = write(residual_network(), place / "model.onnx")
+    labels = InferenceSession(source).run(None, {"image": images(SAMPLES)})[0].argmax(1)
+    labels[0] = (labels[0] + 1) % 5
+    np.savez(place / "data.npz", image=images(SAMPLES), y=labels)
+    pascalc.compile(source, place / "snn.onnx")
+    return place
+
+
+def run(*arguments: object, status: int = 0) -> str:
+    """What a command prints; nothing on stderr, and no control characters: it is not a terminal."""
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == status, result.output
+    assert result.stderr == ""
+    assert "\x1b" not in result.stdout
+    assert "\r" not in result.stdout
+    return result.stdout
+
+
+def run_json(*arguments: object) -> Any:
+    """The report on stdout, which holds nothing else."""
+    return json.loads(run(*arguments, "--json", "-"))
+
+
+# --- compile ------------------------------------------------------------------------------------------------------
+
+
+def test_compile_beside_the_model(folder: Path, tmp_path: Path) -> None:
+    source = write(residual_network(), tmp_path / "model.onnx")
+    text = run("compile", source)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.snn.onnx"]
+    assert (tmp_path / "model.snn.onnx").read_bytes() == (folder / "snn.onnx").read_bytes()
+    assert text.splitlines() == [
+        f"{source} -> {tmp_path / 'model.snn.onnx'}",
+        "5 layers of pasc neurons, unrolled; levels 4,8,2,4,3, 0.1 M multiply-accumulates a sample",
+    ]
+
+
+def test_compile_json(folder: Path, tmp_path: Path) -> None:
+    values = run_json("compile", folder / "model.onnx", "-o", tmp_path / "out.onnx")
+    assert values["source"] == str(folder / "model.onnx")
+    assert values["output"] == str(tmp_path / "out.onnx")
+    assert [n["name"] for n in values["neurons"]] == NEURONS
+    assert [n["steps_in"] for n in values["neurons"]] == [1, 4, 8, 2, 4]
+    assert [n["steps_out"] for n in values["neurons"]] == LEVELS
+    assert [p["name"] for p in values["passes"]] == [p.name() for p in SCHEDULES["unrolled"]]
+    assert all(set(p) == {"name", "rewrites", "seconds"} for p in values["passes"])
+    assert (values["not_spiking"], values["notes"]) == ([], [])
+
+
+def test_compile_json_into_a_file_leaves_the_text(folder: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    text = run("compile", folder / "model.onnx", "-o", tmp_path / "out.onnx", "--json", report)
+    assert text.startswith(f"{folder / 'model.onnx'} -> ")
+    assert [n["levels"] for n in json.loads(report.read_text())["neurons"]] == LEVELS
+
+
+def test_compile_collapsed(folder: Path, tmp_path: Path) -> None:
+    text = run(
+        "compile", folder / "model.onnx", "-o", tmp_path / "out.onnx", "--schedule", "collapsed", "--neuron", "pasc"
+    )
+    assert "5 layers of pasc neurons, collapsed" in text
+    operators = {n.op_type for n in onnx.load(tmp_path / "out.onnx").graph.node if n.domain == "ai.pascalc"}
+    assert operators == {"QCFS"}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_dump_ir_writes_one_readable_file_a_pass(schedule: str, folder: Path, tmp_path: Path) -> None:
+    ir = tmp_path / "new" / "ir"
+    run("compile", folder / "model.onnx", "-o", tmp_path / "out.onnx", "--dump-ir", ir, "--schedule", schedule)
+    names = [f"{i:02d}-{p.name()}.onnxtxt" for i, p in enumerate(SCHEDULES[schedule], 1)]
+    assert sorted(p.name for p in ir.iterdir()) == names
+    models = [onnx.parser.parse_model((ir / name).read_text()) for name in names]
+    for model in models:
+        onnx.checker.check_model(model)
+    kinds = [sum(n.op_type in ("QCFS", "PascIF") for n in m.graph.node) for m in models]
+    assert kinds == [0, 0, *[5] * (len(names) - 2)]
+
+
+@pytest.mark.parametrize(
+    ("stop", "present", "absent"),
+    [("infer-shapes", "Floor", "QCFS"), ("recognise-qcfs", "QCFS", "Floor"), ("sink-maxpool", "QCFS", "PascIF")],
+)
+def test_stop_after_writes_the_network_as_it_is(
+    stop: str, present: str, absent: str, folder: Path, tmp_path: Path
+) -> None:
+    out, ir = tmp_path / "out.onnx", tmp_path / "ir"
+    run("compile", folder / "model.onnx", "-o", out, "--stop-after", stop, "--dump-ir", ir)
+    operators = [n.op_type for n in onnx.load(out).graph.node]
+    assert operators.count(present) == 5
+    assert absent not in operators
+    assert max(p.name for p in ir.iterdir()).endswith(f"-{stop}.onnxtxt")
+    expected = InferenceSession(folder / "model.onnx").run(None, {"image": images(3)})
+    actual = InferenceSession(out).run(None, {"image": images(3)})
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_timing_and_explain(folder: Path, tmp_path: Path) -> None:
+    text = run("compile", folder / "model.onnx", "-o", tmp_path / "out.onnx", "--timing", "--explain")
+    assert "Nothing was refused." in text
+    rows = [line.split() for line in text.splitlines() if line.endswith(" ms")]
+    assert [row[0] for row in rows] == [p.name() for p in SCHEDULES["unrolled"]]
+    assert {row[0]: int(row[1]) for row in rows}["recognise-qcfs"] == 5
+
+
+def test_explain_tells_what_does_not_spike(tmp_path: Path) -> None:
+    model = residual_network()
+    pool = next(n for n in model.graph.node if n.name == "avgpool")
+    pool.op_type = "LpPool"
+    source = write(model, tmp_path / "model.onnx")
+    text = run("compile", source, "--explain")
+    assert "Computed, not spiking (1): avgpool: LpPool: LpPool has no spiking form" in text
+    assert "unroll-time" in text.split("why")[1]
+    assert run_json("inspect", tmp_path / "model.snn.onnx")["not_spiking"] == [
+        "avgpool: LpPool: LpPool has no spiking form"
+    ]
+
+
+# --- verify, eval, inspect, passes --------------------------------------------------------------------------------
+
+
+def test_verify_json(folder: Path) -> None:
+    values = run_json("verify", folder / "model.onnx", folder / "snn.onnx", "--data", folder / "data.npz", "--batch", 4)
+    assert values["equivalent"] is True
+    assert values["samples"] == SAMPLES
+    assert values["argmax_mismatches"] == 0
+    assert values["source_self_mismatches"] == 0
+    assert 0 <= values["max_abs_output_diff"] < 1e-5
+    fields = {"name", "levels", "steps_in", "steps_out", "neurons"}
+    fields |= {"root_mismatches", "count_mismatches", "max_root_margin"}
+    assert all(fields <= set(x) for x in values["layers"])
+    assert [(x["name"], x["levels"], x["steps_out"]) for x in values["layers"]] == list(
+        zip(NEURONS, LEVELS, LEVELS, strict=True)
+    )
+    assert [x["neurons"] for x in values["layers"]] == [SAMPLES * n for n in (216, 216, 216, 72, 16)]
+
+
+def test_verify_of_the_first_samples(folder: Path) -> None:
+    arguments = ["verify", folder / "model.onnx", folder / "snn.onnx", "--data", folder / "data.npz", "--limit", 2]
+    assert run_json(*arguments)["samples"] == 2
+    text = run(*arguments)
+    assert text.splitlines()[-1] == "equivalent"
+    assert "2 samples, 1472 neurons: 0 root mismatches" in text
+
+
+def test_verify_of_a_broken_network_has_status_1(folder: Path, tmp_path: Path) -> None:
+    model = onnx.load(folder / "snn.onnx")
+    next(n for n in model.graph.node if n.name == "avgpool").op_type = "MaxPool"
+    broken, report = write(model, tmp_path / "broken.onnx"), tmp_path / "report.json"
+    arguments = ["verify", folder / "model.onnx", broken, "--data", folder / "data.npz"]
+    assert run(*arguments, "--json", report, status=1).splitlines()[-1] == "NOT equivalent: hidden"
+    values = json.loads(report.read_text())
+    assert (values["equivalent"], values["first_difference"]) == (False, "hidden")
+    assert values == json.loads(run(*arguments, "--json", "-", status=1))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "snn.onnx"])
+@pytest.mark.parametrize("kernels", ["native", "numpy"])
+def test_eval_json(name: str, kernels: str, folder: Path) -> None:
+    values = run_json("eval", folder / name, "--data", folder / "data.npz", "--kernels", kernels)
+    assert {"samples", "top1", "seconds", "layers"} <= set(values)
+    assert (values["samples"], values["top1"]) == (SAMPLES, (SAMPLES - 1) / SAMPLES)
+    assert values["seconds"] > 0
+    assert [x["name"] for x in values["layers"]] == NEURONS
+    assert all({"name", "levels", "steps_out", "spike_rate"} <= set(x) for x in values["layers"])
+
+
+def test_eval_text(folder: Path) -> None:
+    text = run("eval", folder / "snn.onnx", "--data", folder / "data.npz", "--limit", 5, "--batch", 2)
+    assert "5 samples: accuracy 80.00%, " in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "snn.onnx"])
+def test_inspect_json(name: str, folder: Path) -> None:
+    values = run_json("inspect", folder / name)
+    assert values["inputs"] == ["image: float[Nx2x12x12]"]
+    assert values["outputs"] == ["logits: float[Nx5]"]
+    assert values["not_spiking"] == []
+    assert [n["name"] for n in values["neurons"]] == NEURONS
+    fields = {"name", "theta", "levels", "steps_in", "steps_out", "fan_in"}
+    assert all(fields <= set(n) for n in values["neurons"])
+    assert [n["levels"] for n in values["neurons"]] == LEVELS
+    convolutions = 6 * 2 * 9 * 144 + 2 * 6 * 6 * 9 * 36 + 8 * 6 * 9 * 36
+    assert values["macs"] == convolutions + 32 * 16 + 16 * 5
+
+
+def test_passes(folder: Path) -> None:
+    values = run_json("passes")
+    assert {name: [p["name"] for p in passes] for name, passes in values.items()} == {
+        name: [p.name() for p in passes] for name, passes in SCHEDULES.items()
+    }
+    lines = run("passes").splitlines()
+    assert len(lines) == sum(map(len, SCHEDULES.values()))
+    assert "Replace every form of the QCFS activation by one explicit QCFS operator." in run("passes")
+
+
+def test_help_and_version() -> None:
+    assert run("--version") == f"pascalc, version {pascalc.__version__}\n"
+    overview = run("--help")
+    for command in main.commands:
+        assert f"\n  {command}" in overview
+        assert "Usage: " in run(command, "--help")
+
+
+# --- as a process, and in Python ----------------------------------------------------------------------------------
+
+
+def test_a_process_is_quiet_when_piped(folder: Path) -> None:
+    command = [*PROCESS, "eval", str(folder / "snn.onnx"), "--data", str(folder / "data.npz")]
+    result = subprocess.run([*command, "--json", "-"], capture_output=True, text=True, timeout=100)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["samples"] == SAMPLES
+
+
+def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
+    command = [*PROCESS, "inspect", str(folder / "snn.onnx")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(100) != 0
+
+
+def test_the_python_api_gives_the_same_reports(folder: Path, tmp_path: Path) -> None:
+    source, snn, data = folder / "model.onnx", folder / "snn.onnx", folder / "data.npz"
+    assert pascalc.inspect(snn).to_json() == run_json("inspect", snn)
+    assert pascalc.verify(source, snn, data).to_json() == run_json("verify", source, snn, "--data", data)
+    mine, shown = pascalc.evaluate(snn, data).to_json(), run_json("eval", snn, "--data", data)
+    assert {**mine, "seconds": 0} == {**shown, "seconds": 0}
+    mine = pascalc.compile(source, tmp_path / "out.onnx").to_json()
+    shown = run_json("compile", source, "-o", tmp_path / "out.onnx")
+    for values in (mine, shown):
+        for row in values["passes"]:
+            row["seconds"] = 0
+    assert mine == shown
+
+
+def test_the_python_api_raises_one_error(folder: Path, tmp_path: Path) -> None:
+    none = str(tmp_path / "none.onnx")
+    for call in (
+        lambda: pascalc.compile(none),
+        lambda: pascalc.inspect(none),
+        lambda: pascalc.evaluate(none, "d.npz"),
+        lambda: pascalc.verify(none, none, "d.npz"),
+        lambda: pascalc.compile(folder / "model.onnx", tmp_path / "o.onnx", schedule="both"),
+        lambda: pascalc.compile(folder / "model.onnx", tmp_path / "o.onnx", neuron="lif"),
+        lambda: pascalc.evaluate(folder / "snn.onnx", folder / "data.npz", limit=0),
+        lambda: pascalc.evaluate(folder / "snn.onnx", folder / "data.npz", batch=0),
+        lambda: pascalc.verify(folder / "model.onnx", folder / "snn.onnx", folder / "data.npz", batch=0),
+    ):
+        with pytest.raises(pascalc.CompileError):
+            call()
+    assert list(tmp_path.iterdir()) == []
