@@ -30,7 +30,7 @@ Values = NDArray[np.float64]
 
 MAX_LEVELS = 255
 #: How far the algebra may be off for constants that went through float32 arithmetic a few times.
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-6
 _MAX_CHAIN = 16
 
 
