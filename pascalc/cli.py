@@ -14,7 +14,8 @@ import click
 
 from pascalc.errors import CompileError
 from pascalc.files import write_atomically
-from pascalc.passes import NEURON_MODELS, SCHEDULES
+from pascalc.ops import NEURON_MODELS
+from pascalc.passes import SCHEDULES
 from pascalc.tables import table
 from pascalc.version import __version__
 
@@ -110,7 +111,9 @@ def main(debug: bool) -> None:
 @main.command("compile")
 @click.argument("model", type=_FILE, metavar="MODEL.onnx")
 @click.option("-o", "--output", type=_FILE, metavar="OUT.onnx", help="Default: MODEL.snn.onnx beside the model.")
-@click.option("--neuron", type=click.Choice(NEURON_MODELS), default="pasc", show_default=True, help="Neuron model.")
+@click.option(
+    "--neuron", type=click.Choice(list(NEURON_MODELS)), default="pasc", show_default=True, help="Neuron model."
+)
 @click.option(
     "--schedule",
     type=click.Choice(list(SCHEDULES)),

@@ -14,9 +14,11 @@ from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
 from pascalc.modelfile import load, save
 from pascalc.neurons import neurons
-from pascalc.passes import ANALYSIS, NEURON_MODELS, SCHEDULES, Pass
+from pascalc.ops import NEURON_MODELS
+from pascalc.passes import ANALYSIS, SCHEDULES, Pass
 from pascalc.passes.annotate_al import AnnotateAl
 from pascalc.passes.apply_correction import ApplyCorrection
+from pascalc.passes.lower_neurons import LowerNeurons
 from pascalc.version import __version__
 
 
@@ -83,8 +85,9 @@ def compile_model(
         CompileError: the source cannot be compiled, or the output cannot be written. No output is left then.
     """
     source = Path(source)
-    if schedule not in SCHEDULES or neuron not in NEURON_MODELS:
-        raise CompileError(f"there is no schedule '{schedule}' or no neuron model '{neuron}'", file=source)
+    for kind, name, known in (("schedule", schedule, SCHEDULES), ("neuron model", neuron, NEURON_MODELS)):
+        if name not in known:
+            raise CompileError(f"there is no {kind} '{name}'", file=source, hint=f"There is: {', '.join(known)}.")
     output = default_output(source) if output is None else Path(output)
     ann = None if save_ann is None else Path(save_ann)
     if output.resolve() == source.resolve():
@@ -100,7 +103,9 @@ def compile_model(
     observers: list[pipeline.Observer] = [timing]
     if dump_ir is not None:
         observers.append(pipeline.Dump(Path(dump_ir)))
-    pipeline.run(model, _with(changes, SCHEDULES[schedule]), observers, stop_after)
+    lowering = LowerNeurons(neuron)
+    passes = [lowering if isinstance(step, LowerNeurons) else step for step in SCHEDULES[schedule]]
+    pipeline.run(model, _with(changes, passes), observers, stop_after)
     found = neurons(model)
     if not found and any(name == "recognise-qcfs" for name, _, _ in timing.rows):
         _refuse_without_neurons(model)
@@ -135,8 +140,11 @@ def default_output(source: Path) -> Path:
 
 #: What a network may have instead of QCFS, for the message.
 _ACTIVATIONS = frozenset(
-    "Relu LeakyRelu PRelu Elu Selu Celu Gelu Sigmoid HardSigmoid HardSwish Tanh Softplus Softsign Mish Clip "
-    "ThresholdedRelu Floor Round QuantizeLinear Quant IntQuant".split()
+    (
+        *("Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Elu", "Selu", "Celu", "Gelu", "Mish", "Swish", "HardSwish"),
+        *("Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Softsign", "Clip", "Floor", "Round"),
+        *("QuantizeLinear", "Quant", "IntQuant"),
+    )
 )
 
 

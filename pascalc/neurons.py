@@ -14,7 +14,10 @@ from pascalc.graph import Model, has_tensor, is_constant, is_ours, producer
 from pascalc.linear import fan_in, nearest_layer
 from pascalc.passes import ANALYSIS
 
-NEURONS = (ops.PASC_IF.name, ops.QCFS.name)
+
+def is_neuron(node: gs.Node) -> bool:
+    """Whether the node is a spiking neuron, or the QCFS of a collapsed network."""
+    return node.domain == ops.DOMAIN and (node.op == ops.QCFS.name or ops.spiking_neuron(node.op) is not None)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def neurons(model: Model) -> list[Neuron]:
     """
     found = []
     for node in model.graph.nodes:
-        if is_ours(node, *NEURONS):
+        if is_neuron(node):
             _check(model, node)
             layer = nearest_layer(node.inputs[0])
             found.append(

@@ -134,8 +134,9 @@ def decide(node: gs.Node, types: Types) -> Decision:
 
 def own_output(node: gs.Node, data: TimeType) -> TimeType:
     """The type that an operator of the domain ``ai.pascalc`` gives for the type of its input X."""
-    if node.op == ops.PASC_IF.name:
-        return _spikes(node)
+    neuron = ops.spiking_neuron(node.op)
+    if neuron is not None:
+        return _spikes(node) if neuron.thermometer else Current(node.attrs["steps_out"])
     if node.op == ops.ALIGN.name and isinstance(data, Train):
         return replace(data, length=node.attrs["steps_out"])
     if node.op == ops.SPREAD.name:
@@ -157,8 +158,9 @@ def _spikes(node: gs.Node) -> Spikes:
 
 def own_steps_in(node: gs.Node) -> int:
     """The steps that an operator of the domain ``ai.pascalc`` declares for its input X."""
-    attribute = {ops.PASC_IF.name: "steps_in", ops.ALIGN.name: "steps_in", ops.ACCUMULATE.name: "steps"}.get(node.op)
-    return node.attrs[attribute] if attribute else 1
+    if node.op == ops.ACCUMULATE.name:
+        return int(node.attrs["steps"])
+    return int(node.attrs.get("steps_in", 1))
 
 
 def _data_and_constants(types: Types) -> Train:

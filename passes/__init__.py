@@ -41,7 +41,4 @@ UNROLLED: tuple[Pass, ...] = (
 
 SCHEDULES: dict[str, tuple[Pass, ...]] = {"unrolled": UNROLLED, "collapsed": COLLAPSED}
 
-#: The neuron models that lower-neurons knows.
-NEURON_MODELS = ("pasc",)
-
-__all__ = ["ANALYSIS", "COLLAPSED", "FRONT", "NEURON_MODELS", "SCHEDULES", "UNROLLED", "Pass"]
+__all__ = ["ANALYSIS", "COLLAPSED", "FRONT", "SCHEDULES", "UNROLLED", "Pass"]

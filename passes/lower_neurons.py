@@ -1,6 +1,7 @@
-"""QCFS activations become spiking neurons: QCFS -> PascIF.
+"""QCFS activations become spiking neurons.
 
-A PASC neuron of L levels emits a train of L time steps, whatever the length of its input [PASCAL, Algorithm 1].
+The neuron model (pascalc/ops/neuron.py) says how many time steps a neuron of L levels wants and emits. A PASC neuron
+takes a train of any length and emits L steps [PASCAL, Algorithm 1].
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ from pascalc.passes.base import Pass
 class LowerNeurons(Pass):
     """Replace every QCFS activation by the spiking neuron that emits its level as spikes."""
 
+    neuron: str = "pasc"
+
     requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
     provides: ClassVar[frozenset[str]] = frozenset({"neurons"})
 
     def run(self, model: Model) -> int:
+        neuron = ops.NEURON_MODELS[self.neuron]
         count = 0
         for node in model.graph.nodes:
             if is_ours(node, ops.QCFS.name):
-                node.op = ops.PASC_IF.name
-                node.name = model.unique_name(f"{node.attrs['label']}/{ops.PASC_IF.name}")
-                # steps_in is known once time is unrolled
-                node.attrs.update(steps_in=1, steps_out=node.attrs["levels"])
+                levels = node.attrs["levels"]
+                node.op = neuron.operator.name
+                node.name = model.unique_name(f"{node.attrs['label']}/{node.op}")
+                # where any number of steps will do, it is known once time is unrolled
+                steps_in = 1 if neuron.steps_in is None else neuron.steps_in(levels)
+                node.attrs.update(steps_in=steps_in, steps_out=neuron.steps_out(levels))
                 count += 1
         return count

@@ -19,9 +19,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
-from pascalc.graph import BATCH, Model, captured, is_ours, set_input
+from pascalc.errors import CompileError
+from pascalc.graph import BATCH, Model, captured, set_input
 from pascalc.passes.base import Pass
-from pascalc.timing import Analog, Const, Declined, TimeType, Train, decide, own_output
+from pascalc.timing import Analog, Const, Current, Declined, TimeType, Train, decide, own_output
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,20 @@ class _Unroll:
 
     def _visit(self, node: gs.Node) -> None:
         types = tuple(self._type(t) for t in node.inputs)
-        if is_ours(node, ops.PASC_IF.name):
-            node.attrs["steps_in"] = types[0].steps
-            output: TimeType = own_output(node, types[0])
+        neuron = ops.spiking_neuron(node.op) if node.domain == ops.DOMAIN else None
+        if neuron is not None:
+            if neuron.steps_in is None:
+                node.attrs["steps_in"] = types[0].steps
+            elif types[0].steps != node.attrs["steps_in"]:
+                if types[0].steps > node.attrs["steps_in"]:
+                    raise CompileError(
+                        f"{node.op} takes {node.attrs['steps_in']} time steps, but its input has {types[0].steps}",
+                        file=self.model.file,
+                        node=node.name,
+                        hint="Choose a neuron model that takes any number (--neuron pasc), or one L for all layers.",
+                    )
+                node.inputs[0] = self._convert(node.inputs[0], Current(node.attrs["steps_in"]))
+            output: TimeType = own_output(node, self._type(node.inputs[0]))
             self.insertions += 1
         else:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pascalc.ops.base import DOMAIN, DOMAIN_VERSION, MIN_OPSET, Attribute, Operator
+from pascalc.ops.neuron import NEURON_MODELS, NeuronModel, spiking_neuron
 from pascalc.ops.pasc import PASC_IF
 from pascalc.ops.qcfs import QCFS
 from pascalc.ops.time import ACCUMULATE, ALIGN, SPREAD
@@ -16,10 +17,13 @@ __all__ = [
     "DOMAIN",
     "DOMAIN_VERSION",
     "MIN_OPSET",
+    "NEURON_MODELS",
     "OPERATORS",
     "PASC_IF",
     "QCFS",
     "SPREAD",
     "Attribute",
+    "NeuronModel",
     "Operator",
+    "spiking_neuron",
 ]

@@ -17,7 +17,7 @@ from pascalc import ops
 from pascalc.errors import CompileError
 from pascalc.graph import Model, is_constant, is_operator, is_ours, producer
 from pascalc.linear import fan_in, is_layer, macs
-from pascalc.neurons import NEURONS, Neuron, neurons
+from pascalc.neurons import Neuron, is_neuron, neurons
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _feeders(tensor: gs.Tensor) -> list[gs.Node]:
         seen.add(id(node))
         if is_layer(node):
             found.append(node)
-        elif not is_ours(node, *NEURONS):
+        elif not is_neuron(node):
             stack += [t for t in node.inputs if not is_constant(t) and not t.is_empty()]
     return found
 
