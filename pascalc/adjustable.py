@@ -15,14 +15,18 @@ import numpy.typing as npt
 from pascalc import pipeline
 from pascalc.errors import CompileError
 from pascalc.explicit import make_adjustable
-from pascalc.graph import Array
+from pascalc.graph import Array, sweep
 from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import neurons
 from pascalc.passes import ANALYSIS
+from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
 from pascalc.streaming import SampleStream
 
 Progress = Callable[[int, int], None]
+
+#: Factors on the logits that divergence is computed at.
+_FACTORS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class Effect:
     Attributes:
         samples: how many were compared.
         agreement: the share of samples that are classified as by the source, in [0, 1].
-        divergence: the mean Kullback-Leibler divergence of the class probabilities from the source's, in nats; a
-            smooth measure where agreement counts single samples. 1 - agreement where the output is a class.
+        divergence: the mean Kullback-Leibler divergence of the class probabilities from the source's, in nats, at the
+            factor on the logits that makes it least, which no classification depends on; a smooth measure where
+            agreement counts single samples. 1 - agreement where the output is a class.
         accuracy: the share of samples that get their label; None without labels.
     """
 
@@ -63,7 +68,7 @@ class Effect:
 
 
 class AdjustableNetwork:
-    """The source network in one session.
+    """The source network in one session, and its beginnings in sessions of their own.
 
     Args:
         source: the ONNX file of a network with QCFS activations.
@@ -71,6 +76,8 @@ class AdjustableNetwork:
     Attributes:
         labels: the activations' labels, in the network's order.
         levels: L of each in the source, by label.
+        thresholds: theta of each in the source, by label.
+        phi: the shift before the floor of each, by label.
 
     Raises:
         CompileError: the file cannot be read, or has no QCFS activation.
@@ -85,21 +92,44 @@ class AdjustableNetwork:
             raise CompileError("this network has no QCFS activation", file=source)
         self.labels = [layer.name for layer in layers]
         self.levels = {layer.name: layer.levels for layer in layers}
-        self._thresholds = {layer.name: layer.threshold for layer in layers}
+        self.thresholds = {layer.name: layer.threshold for layer in layers}
+        self.phi = {layer.name: layer.phi for layer in layers}
         make_adjustable(model)
         self._session = InferenceSession(to_bytes(model))
+        self._source = Path(source)
 
     def run(self, feeds: Mapping[str, Array], setting: Setting) -> Array:
         """The network's first output for a batch."""
         return self._session.run([self.output], {**feeds, **self.parameters(setting)})[0]
 
+    def before(self, label: str) -> Callable[[Mapping[str, Array], Setting], Array]:
+        """A function of feeds and a setting that gives the pre-activation of one activation, before any shift; it runs
+        no more of the network than that needs."""
+        model = load(self._source)
+        pipeline.run(model, ANALYSIS)
+        tensor = make_adjustable(model)[label]
+        model.graph.outputs[:] = [tensor]
+        model.interface_outputs[:] = [declare(tensor)]
+        sweep(model)
+        used = {t.name for node in model.graph.nodes for t in node.inputs} | {tensor.name}
+        model.graph.inputs[:] = [t for t in model.graph.inputs if t.name in used]
+        model.interface_inputs[:] = [v for v in model.interface_inputs if v.name in used]
+        session = InferenceSession(to_bytes(model))
+        wanted = {value.name for value in session.inputs}
+
+        def run(feeds: Mapping[str, Array], setting: Setting) -> Array:
+            given = {**feeds, **self.parameters(setting)}
+            return session.run([tensor.name], {name: given[name] for name in wanted})[0]
+
+        return run
+
     def parameters(self, setting: Setting) -> dict[str, Array]:
         """The setting as inputs of the session."""
         feeds: dict[str, Array] = {}
         for name in self.labels:
-            dtype = self._thresholds[name].dtype
+            dtype = self.thresholds[name].dtype
             feeds[f"levels:{name}"] = np.asarray(setting.levels.get(name, self.levels[name]), dtype)
-            feeds[f"threshold:{name}"] = np.asarray(setting.thresholds.get(name, self._thresholds[name]), dtype)
+            feeds[f"threshold:{name}"] = np.asarray(setting.thresholds.get(name, self.thresholds[name]), dtype)
             feeds[f"shift:{name}"] = np.asarray(setting.shifts.get(name, 0), dtype)
         return feeds
 
@@ -140,7 +170,7 @@ def effects(
 class _Total:
     samples: int = 0
     agreeing: int = 0
-    divergence: float = 0.0
+    divergence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(_FACTORS)))
     correct: int | None = 0
 
     def add(self, reference: Array, output: Array, labels: Array | None) -> None:
@@ -149,7 +179,7 @@ class _Total:
         self.samples += len(given)
         self.agreeing += int(agreeing.sum())
         smooth = reference.dtype.kind == "f" and reference.ndim > 1
-        self.divergence += _divergence(reference, output) if smooth else float(np.count_nonzero(~agreeing))
+        self.divergence += _divergence(reference, output) if smooth else np.count_nonzero(~agreeing)
         if labels is None or given.shape != labels.shape:
             self.correct = None
         elif self.correct is not None:
@@ -157,7 +187,8 @@ class _Total:
 
     def effect(self) -> Effect:
         accuracy = None if self.correct is None else self.correct / self.samples
-        return Effect(self.samples, self.agreeing / self.samples, self.divergence / self.samples, accuracy)
+        divergence = float(self.divergence.min()) / self.samples
+        return Effect(self.samples, self.agreeing / self.samples, divergence, accuracy)
 
 
 def classes(output: Array) -> Array:
@@ -166,11 +197,14 @@ def classes(output: Array) -> Array:
     return np.asarray(output.argmax(1) if output.ndim > 1 and output.dtype.kind == "f" else output)
 
 
-def _divergence(reference: Array, output: Array) -> float:
-    """KL(reference || output), summed over the samples; of several positions in a sample the mean."""
+def _divergence(reference: Array, output: Array) -> npt.NDArray[np.float64]:
+    """KL(reference || output) at each factor, summed over the samples; of several positions in a sample the mean."""
     p, q = (_log_probabilities(x) for x in (reference, output))
-    divergence = np.maximum((np.exp(p) * (p - q)).sum(1), 0)
-    return float(divergence.reshape(len(divergence), -1).mean(1).sum())
+    weights, totals = np.exp(p), np.zeros(len(_FACTORS))
+    for index, factor in enumerate(_FACTORS):
+        divergence = np.maximum((weights * (p - _normalised(factor * q))).sum(1), 0)
+        totals[index] = divergence.reshape(len(divergence), -1).mean(1).sum()
+    return totals
 
 
 def _log_probabilities(output: Array) -> npt.NDArray[np.float64]:
@@ -178,5 +212,9 @@ def _log_probabilities(output: Array) -> npt.NDArray[np.float64]:
     values = output.astype(np.float64)
     if values.min() >= 0 and np.allclose(values.sum(1), 1, atol=1e-3):
         values = np.log(np.maximum(values, 1e-12))
-    values = values - values.max(1, keepdims=True)
-    return np.asarray(values - np.log(np.exp(values).sum(1, keepdims=True)))
+    return _normalised(values)
+
+
+def _normalised(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shifted = logits - logits.max(1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))

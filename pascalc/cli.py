@@ -21,6 +21,7 @@ from pascalc.version import __version__
 
 if TYPE_CHECKING:
     from pascalc.adjustable import Effect
+    from pascalc.correction import Correction
     from pascalc.planner import Planned
 
 _FILE = click.Path(path_type=Path)
@@ -95,6 +96,21 @@ _clusters = click.option(
 _levels = click.option(
     "--al-levels", type=_numbers, metavar="8,4,1", help="L of each cluster from lowest to highest metric [halving]."
 )
+_budget = click.option(
+    "--al-budget",
+    type=_share,
+    metavar="P%",
+    help="Layerwise L of fewest steps with at most P% of the classifications changed; needs --calib.",
+)
+_steps = click.option(
+    "--al-steps",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="T",
+    help="Layerwise L of least loss at T effective time steps (paper's estimator); needs --calib.",
+)
+_correct = click.option(
+    "--correct", is_flag=True, help="Correct shifts and thresholds of the requantised network; needs --calib."
+)
 _calibration = click.option("--calib", type=_FILE, metavar="DATA.npz", help="x: inputs to calibrate on; y: labels.")
 
 
@@ -128,6 +144,9 @@ def main(debug: bool) -> None:
 @click.option("--plan", "plan_file", type=_FILE, metavar="PLAN.json", help="Layerwise L from a file of `pascalc plan`.")
 @_clusters
 @_levels
+@_budget
+@_steps
+@_correct
 @_calibration
 @click.option("--save-ann", type=_FILE, metavar="FILE", help="Write the requantised network itself, for `verify`.")
 @_json
@@ -143,6 +162,9 @@ def compile_command(
     plan_file: Path | None,
     al_clusters: int | None,
     al_levels: list[int] | None,
+    al_budget: float | None,
+    al_steps: float | None,
+    correct: bool,
     calib: Path | None,
     save_ann: Path | None,
     json_file: str | None,
@@ -150,7 +172,9 @@ def compile_command(
     """Compile MODEL.onnx into a spiking network."""
     from pascalc.compiler import compile_model
 
-    planned = _planned(model, plan_file, al_clusters, al_levels, calib, [])
+    asked = {"--plan": plan_file, "--al-clusters": al_clusters, "--al-budget": al_budget, "--al-steps": al_steps}
+    planned = _planned(model, asked, al_levels, calib, [], correct)
+    corrected = _corrected(model, planned, calib) if correct and planned is not None else None
     result = compile_model(
         model,
         output,
@@ -159,6 +183,7 @@ def compile_command(
         stop_after=stop_after,
         dump_ir=dump_ir,
         levels=None if planned is None else planned.levels,
+        correction=None if corrected is None else corrected.as_pass(),
         save_ann=save_ann,
     )
     found = result.network.neurons
@@ -170,7 +195,7 @@ def compile_command(
     ]
     values = result.to_json()
     if planned is not None:
-        text, values["al"] = _plan_report(model, planned, calib)
+        text, values["al"] = _plan_report(model, planned, calib, corrected)
         lines.insert(1, text + "\n")
     if not_spiking:
         lines.append(f"Computed, not spiking ({len(not_spiking)}): " + "; ".join(_some(not_spiking)))
@@ -187,6 +212,9 @@ def compile_command(
 @click.argument("model", type=_FILE, metavar="MODEL.onnx")
 @_clusters
 @_levels
+@_budget
+@_steps
+@_correct
 @_calibration
 @click.option(
     "--histograms",
@@ -201,16 +229,20 @@ def plan_command(
     model: Path,
     al_clusters: int | None,
     al_levels: list[int] | None,
+    al_budget: float | None,
+    al_steps: float | None,
+    correct: bool,
     calib: Path | None,
     histograms: tuple[Path, ...],
     output: Path | None,
     json_file: str | None,
 ) -> None:
     """Plan the levels of every layer of MODEL.onnx."""
-    planned = _planned(model, None, al_clusters, al_levels, calib, histograms)
+    asked = {"--al-clusters": al_clusters, "--al-budget": al_budget, "--al-steps": al_steps}
+    planned = _planned(model, asked, al_levels, calib, histograms, correct)
     if planned is None:
-        raise click.UsageError("say how to choose the levels: --al-clusters N")
-    text, values = _plan_report(model, planned, calib)
+        raise click.UsageError("say how to choose the levels: --al-clusters N, --al-budget P% or --al-steps T")
+    text, values = _plan_report(model, planned, calib, _corrected(model, planned, calib) if correct else None)
     if output is not None:
         write_atomically(output, [planned.plan.to_json().encode()])
     _report(text, {"plan": json.loads(planned.plan.to_json()), **values}, json_file)
@@ -384,34 +416,52 @@ def passes_command(json_file: str | None) -> None:
 
 def _planned(
     model: Path,
-    plan_file: Path | None,
-    clusters: int | None,
+    asked: dict[str, Any],
     levels: list[int] | None,
     calib: Path | None,
     histograms: Sequence[Path],
+    correct: bool,
 ) -> Planned | None:
-    """The plan that the options ask for; None where they ask for none."""
+    """The plan that the options ask for, of which at most one may decide the levels; None where none does."""
     from pascalc import planner
     from pascalc.al import Plan
 
-    asked = [o for o, v in (("--plan", plan_file), ("--al-clusters", clusters)) if v is not None]
-    if len(asked) > 1:
-        raise click.UsageError(f"{' and '.join(asked)} exclude one another: each decides the levels")
-    if levels is not None and clusters is None:
+    given = {option: value for option, value in asked.items() if value is not None}
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude one another: each decides the levels")
+    option = next(iter(given), None)
+    value: Any = given.get(option or "")
+    if levels is not None and option != "--al-clusters":
         raise click.UsageError("--al-levels needs --al-clusters N")
-    if plan_file is not None:
-        return planner.describe(model, Plan.read(plan_file), None, f"read from {plan_file.name}")
-    if clusters is not None:
-        with _progress("counting levels") as progress:
-            return planner.plan_by_metric(
-                model, clusters, levels, calibration=calib, shards=histograms, progress=progress
-            )
-    if calib is not None:
-        raise click.UsageError("--calib needs a way to choose levels: --al-clusters N or --plan")
-    return None
+    if option is None:
+        if calib is not None or correct:
+            raise click.UsageError("--calib and --correct need a way to choose levels, such as --al-clusters N")
+        return None
+    if calib is None and (correct or option in ("--al-budget", "--al-steps")):
+        raise click.UsageError(f"{'--correct' if correct else option} needs calibration data: --calib DATA.npz")
+    if option == "--plan":
+        return planner.describe(model, Plan.read(value), None, f"read from {value.name}")
+    with _progress("choosing levels") as progress:
+        if option == "--al-clusters":
+            return planner.plan_by_metric(model, value, levels, calibration=calib, shards=histograms, progress=progress)
+        if histograms or calib is None:
+            raise click.UsageError(f"{option} measures on data: give --calib DATA.npz, not --histograms")
+        if option == "--al-budget":
+            return planner.plan_by_budget(model, calib, value, correct=correct, progress=progress)
+        return planner.plan_by_steps(model, calib, value, progress=progress)
 
 
-def _plan_report(model: Path, planned: Planned, calib: Path | None) -> tuple[str, dict[str, Any]]:
+def _corrected(model: Path, planned: Planned, calib: Path | None) -> Correction:
+    from pascalc.planner import correct_levels
+
+    assert calib is not None  # _planned has asked for it
+    with _progress("correcting") as progress:
+        return correct_levels(model, calib, planned.levels, progress=progress)
+
+
+def _plan_report(
+    model: Path, planned: Planned, calib: Path | None, corrected: Correction | None
+) -> tuple[str, dict[str, Any]]:
     """The plan as a table, what it does to the network, and both as values."""
     from pascalc.planner import measure_effect
 
@@ -420,7 +470,7 @@ def _plan_report(model: Path, planned: Planned, calib: Path | None) -> tuple[str
             layer.name,
             "" if layer.metric is None else f"{layer.metric:.3g}",
             "" if layer.cluster is None else layer.cluster,
-            f"{planned.source_levels[layer.name]} -> {layer.levels}",
+            f"{planned.source_levels.get(layer.name, '?')} -> {layer.levels}",
         )
         for layer in planned.plan.layers
     ]
@@ -434,13 +484,18 @@ def _plan_report(model: Path, planned: Planned, calib: Path | None) -> tuple[str
         f"{after.full:.2f} by the full one ({after.rates})",
     ]
     values = planned.to_json()
-    if any(planned.source_levels[name] != level for name, level in planned.levels.items()):
+    if any(planned.source_levels.get(name, level) != level for name, level in planned.levels.items()):
         lines.append("Requantising changes the function of the network.")
         if calib is not None:
             with _progress("measuring") as progress:
                 source, effect = measure_effect(model, calib, planned.levels, progress=progress)
             values["effect"] = {"source": asdict(source), "plan": asdict(effect)}
             lines.append(_effect(source, effect, calib))
+            if corrected is not None:
+                with _progress("measuring") as progress:
+                    _, effect = measure_effect(model, calib, planned.levels, corrected, progress=progress)
+                values["correction"] = {"method": corrected.method, **asdict(effect)}
+                lines.append(f"Corrected ({corrected.method}): {_effect(source, effect, calib)}")
         else:
             lines.append("What that does to the accuracy is not known without data: --calib DATA.npz.")
     return "\n".join(lines), values

@@ -40,7 +40,7 @@ def expose_counts(model: Model) -> list[str]:
     return names
 
 
-def make_adjustable(model: Model) -> None:
+def make_adjustable(model: Model) -> dict[str, gs.Tensor]:
     """Write every QCFS activation out with its parameters as inputs of the network.
 
     The inputs, of the activation's float type, are ``levels:<label>``, a scalar; ``threshold:<label>``, theta; and
@@ -48,12 +48,17 @@ def make_adjustable(model: Model) -> None:
 
     Args:
         model: a network with explicit QCFS activations; changed in place.
+
+    Returns:
+        The pre-activations, before any shift, by label.
     """
+    before = {neuron.name: neuron.node.inputs[0] for neuron in neurons(model)}
     for neuron in neurons(model):
         levels, threshold, shift = (_input(model, f"{kind}:{neuron.name}", neuron) for kind in PARAMETERS)
         shifted = _append(model, neuron, "Add", [neuron.node.inputs[0], shift])
         _write_out(model, neuron, shifted, levels, threshold)
     sort(model)
+    return before
 
 
 #: What `make_adjustable` makes an input of the network, by the start of the input's name.

@@ -1,24 +1,25 @@
-"""plan: the levels of every layer by the AL metric, and where its histograms come from."""
+"""plan: the levels of every layer, by the AL metric or by measured sensitivity, and what they do to the network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pascalc import bn_statistics, histograms, pipeline
+from pascalc import bn_statistics, correction, histograms, pipeline
 from pascalc.adjustable import AdjustableNetwork, Effect, Setting, effects
-from pascalc.al import Plan, make_plan
+from pascalc.al import LayerPlan, Plan, make_plan
 from pascalc.calibrate import measure
+from pascalc.correction import Correction
 from pascalc.errors import CompileError
 from pascalc.histograms import Histograms
 from pascalc.modelfile import load
 from pascalc.neurons import neurons
 from pascalc.passes import ANALYSIS
-from pascalc.passes.apply_correction import ApplyCorrection
+from pascalc.sensitivity import Candidate, Search
 from pascalc.steps import Steps, effective_steps, fed_layers
-from pascalc.streaming import open_samples
+from pascalc.streaming import SampleStream, open_samples
 
 Progress = Callable[[int, int], None]
 
@@ -165,11 +166,114 @@ def describe(source: str | Path, plan: Plan, counted: Histograms | None, statist
     )
 
 
+def plan_by_budget(
+    source: str | Path,
+    calibration: str | Path,
+    budget: float,
+    *,
+    correct: bool = False,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> Planned:
+    """The fewest effective time steps at which the network classifies nearly as its source (`pascalc.sensitivity`).
+
+    Args:
+        source: the ONNX file of the network.
+        calibration: an ``.npz`` of inputs; labels are not needed.
+        budget: the largest share of samples that may be classified otherwise, in [0, 1), on each half of the data.
+        correct: measure plans with the correction that `pascalc.correction.fit` finds for each.
+        batch: samples a run.
+        progress: called with (samples done, samples in all), for one pass after the other.
+
+    Raises:
+        CompileError: a file cannot be read or does not fit the network.
+    """
+    search = Search(source, calibration, batch=batch, progress=progress)
+    frontier = sorted(search.frontier(progress), key=lambda c: c.steps)
+    chosen = next(c for c in frontier if c.agreement >= 1 - budget)  # the source itself is among them
+    if correct:
+        chosen = _corrected(search, open_samples(calibration, load(source)), frontier, chosen, budget, batch, progress)
+    statistics = (
+        f"sensitivities measured on {Path(calibration).name}: at most {budget:.3g} of the classifications change on "
+        f"{len(search.searched)} samples and on {len(search.held_out)} held out"
+    )
+    return describe(source, _as_plan(chosen.levels), None, statistics)
+
+
+def plan_by_steps(
+    source: str | Path,
+    calibration: str | Path,
+    steps: float,
+    *,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> Planned:
+    """The plan of least divergence from the source at given effective time steps (`pascalc.sensitivity`).
+
+    Args:
+        source: the ONNX file of the network.
+        calibration: an ``.npz`` of inputs; labels are not needed.
+        steps: the most effective time steps by the paper's estimator.
+        batch: samples a run.
+        progress: called with (samples done, samples in all).
+
+    Raises:
+        CompileError: a file cannot be read or does not fit the network; even one level in every layer takes more steps.
+    """
+    search = Search(source, calibration, batch=batch, progress=progress)
+    statistics = f"sensitivities measured on {len(search.searched)} samples of {Path(calibration).name}"
+    return describe(source, _as_plan(search.at_most(steps)), None, statistics)
+
+
+def correct_levels(
+    source: str | Path,
+    calibration: str | Path,
+    levels: Mapping[str, int],
+    *,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> Correction:
+    """The correction for a network at other levels, see `pascalc.correction.fit`.
+
+    Raises:
+        CompileError: a file cannot be read or does not fit the network.
+    """
+    samples = open_samples(calibration, load(source))
+    return correction.fit(AdjustableNetwork(source), samples, levels, batch=batch, progress=progress)
+
+
+def _corrected(
+    search: Search,
+    samples: SampleStream,
+    frontier: Sequence[Candidate],
+    chosen: Candidate,
+    budget: float,
+    batch: int,
+    progress: Progress | None,
+) -> Candidate:
+    """The plan of fewest steps within the budget with correction: by bisection below the one without."""
+    low, high = 0, frontier.index(chosen)
+    while low < high:
+        middle = (low + high) // 2
+        levels = frontier[middle].levels
+        fitted = correction.fit(search.network, samples, levels, batch=batch, progress=progress)
+        candidate = search.measure([levels], [fitted.setting])[0]
+        if candidate.agreement >= 1 - budget:
+            high, chosen = middle, candidate
+        else:
+            low = middle + 1
+    return chosen
+
+
+def _as_plan(levels: Mapping[str, int]) -> Plan:
+    return Plan(tuple(LayerPlan(name=name, levels=level) for name, level in levels.items()))
+
+
 def measure_effect(
     source: str | Path,
     samples: str | Path,
     levels: Mapping[str, int],
-    correction: ApplyCorrection | None = None,
+    corrected: Correction | None = None,
     *,
     batch: int = 64,
     progress: Progress | None = None,
@@ -180,7 +284,7 @@ def measure_effect(
         source: the ONNX file of the network.
         samples: an ``.npz`` of inputs, with labels where accuracy is wanted.
         levels: L of the activations that change, by label.
-        correction: the correction that goes with them.
+        corrected: the correction that goes with them.
         batch: samples a run.
         progress: called with (samples done, samples in all).
 
@@ -188,9 +292,7 @@ def measure_effect(
         CompileError: a file cannot be read, or the data does not fit the network.
     """
     network = AdjustableNetwork(source)
-    setting = Setting(levels)
-    if correction is not None:
-        setting = replace(setting, thresholds=correction.thresholds, shifts=correction.shifts)
+    setting = Setting(levels) if corrected is None else corrected.setting
     stream = open_samples(samples, load(source))
     before, after = effects(network, stream, [Setting(), setting], batch=batch, progress=progress)
     return before, after

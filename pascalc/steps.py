@@ -64,6 +64,11 @@ class FedLayer:
             spike_rate=rate,
         )
 
+    def paper_steps(self, levels: int) -> float:
+        """The layer's own term r_E * L of T_eff by the paper's estimator (PASCAL, section 4.2)."""
+        operations = energy.neuron_operations(levels, levels)
+        return energy.relative_cost(self.fan_in, levels, energy.ASSUMED_SPIKE_RATE, operations) * levels
+
 
 @dataclass(frozen=True)
 class Steps:

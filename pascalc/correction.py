@@ -1,0 +1,174 @@
+"""Correction without training: a shift and a threshold for every channel of a requantised network, from data.
+
+Layer by layer from the input on, the layers before being corrected already, one pass over the calibration samples
+compares the reference (the source) with the requantised network:
+
+- z, the source's pre-activation, and z', the requantised network's: the mean difference of each channel;
+- h, the source's activation, beside z': for every channel the table of how often z' falls into a bin, and of the sum
+  of h there. From it the squared error sum (h - QCFS(z' + shift; theta'))^2 of every shift and theta' follows without
+  another look at the data.
+
+Three corrections are made from these, see `METHODS`, and the one is kept, or none, that brings the output of the whole
+network nearest to the source's on samples held out from the fit (`pascalc.adjustable.Effect.divergence`). The mean
+difference is the bias correction of DA-QCFS ("Faster and Stronger", ICML 2025); the searches and the choice are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from pascalc.adjustable import AdjustableNetwork, Setting, effects
+from pascalc.passes.apply_correction import ApplyCorrection
+from pascalc.streaming import SampleStream
+
+Values = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+MOST_SAMPLES = 1000
+"""Samples that a correction is fitted with, half of them held out; of a larger file every so many are taken."""
+
+#: The range of z' + shift in units of theta, and its bins; beyond it the count is 0 or L for every candidate.
+_LOW, _HIGH, _BINS = -1.0, 2.0, 384
+_CENTRES = _LOW + (np.arange(_BINS) + 0.5) * (_HIGH - _LOW) / _BINS
+#: Candidates for theta' and the shift, in units of theta.
+_THETAS = np.linspace(0.3, 1.2, 19)
+_SHIFTS = np.linspace(-0.3, 0.3, 31)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What one pass over the samples tells of a layer; z and h in units of theta, ``[C]`` and ``[C, bins]``."""
+
+    difference: Values
+    count: Values
+    reference: Values
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A setting with its correction, and which method it comes from: one of `METHODS`, or "none"."""
+
+    setting: Setting
+    method: str
+
+    def as_pass(self) -> ApplyCorrection | None:
+        """The correction as a pass of the compiler; None where none helps."""
+        if self.method == "none":
+            return None
+        return ApplyCorrection(shifts=self.setting.shifts, thresholds=self.setting.thresholds)
+
+
+def fit(
+    network: AdjustableNetwork,
+    samples: SampleStream,
+    levels: Mapping[str, int],
+    *,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> Correction:
+    """Find the shifts and thresholds that bring a requantised network nearest to its source.
+
+    Args:
+        network: the source network.
+        samples: calibration samples; every second one is held out. Labels are not needed.
+        levels: L of the activations that change, by label.
+        batch: samples a run.
+        progress: called with (layers done, layers in all).
+
+    Returns:
+        The levels with thresholds and shifts for every layer, each ``[C, 1, ...]``; or without, where no correction
+        helps on the samples held out.
+
+    Raises:
+        CompileError: the data is damaged, or there are fewer than 2 samples.
+    """
+    step = 2 * max(1, -(-len(samples) // MOST_SAMPLES))
+    fitted, held_out = samples.every(step), samples.every(step, step // 2)
+    plain = Setting({**network.levels, **levels})
+    found = {"none": plain}
+    total = len(METHODS) * len(network.labels)
+    for number, (name, method) in enumerate(METHODS.items()):
+        setting = plain
+        for index, label in enumerate(network.labels):
+            shape, table = _observe(network, fitted, setting, label, batch)
+            shift, theta = method(table, setting.levels[label], network.phi[label])
+            scale = network.thresholds[label].astype(np.float64)
+            setting = replace(
+                setting,
+                shifts={**setting.shifts, label: shift.reshape(shape) * scale},
+                thresholds={**setting.thresholds, label: _broadcast(theta, shape) * scale},
+            )
+            if progress is not None:
+                progress(number * len(network.labels) + index + 1, total)
+        found[name] = setting
+    measured = effects(network, held_out, list(found.values()), batch=batch)
+    best = min(zip(measured, found, strict=True), key=lambda pair: pair[0].divergence)[1]
+    return Correction(found[best], best)
+
+
+def _observe(
+    network: AdjustableNetwork, samples: SampleStream, setting: Setting, label: str, batch: int
+) -> tuple[tuple[int, ...], _Table]:
+    """One pass over the samples; the shape of a value for every channel, and the table."""
+    theta, levels, phi = network.thresholds[label].astype(np.float64), network.levels[label], network.phi[label]
+    run = network.before(label)
+    total, shape = None, ()
+    for feeds, part in samples.batches(batch):
+        size = part.stop - part.start
+        z, given = (run(feeds, s)[:size] / theta for s in (Setting(), setting))
+        h = np.clip(np.floor(z * levels + phi), 0, levels) / levels
+        channels = z.shape[1]
+        shape = (channels, *[1] * (z.ndim - 2))
+        others = (0, *range(2, z.ndim))
+        bins = np.clip((given - _LOW) * (_BINS / (_HIGH - _LOW)), 0, _BINS - 1).astype(np.int64)
+        index = (bins + (np.arange(channels) * _BINS).reshape(shape)).reshape(-1)
+        parts = (
+            np.stack([(z - given).sum(others), np.full(channels, z.size / channels)]),
+            np.bincount(index, minlength=channels * _BINS).reshape(channels, _BINS).astype(np.float64),
+            np.bincount(index, h.reshape(-1), channels * _BINS).reshape(channels, _BINS),
+        )
+        total = parts if total is None else tuple(a + b for a, b in zip(total, parts, strict=True))
+    assert total is not None  # a stream has samples
+    (differences, counts), count, reference = total
+    return shape, _Table(differences / counts, count, reference)
+
+
+def _broadcast(values: Values, shape: tuple[int, ...]) -> Values:
+    """One value for all as a scalar, values for channels as ``[C, 1, ...]``."""
+    return values.reshape(()) if values.size == 1 else values.reshape(shape)
+
+
+def _mean(table: _Table, levels: int, phi: float) -> tuple[Values, Values]:
+    """The mean difference; theta stays."""
+    return table.difference, np.ones(1)
+
+
+def _mean_and_threshold(table: _Table, levels: int, phi: float) -> tuple[Values, Values]:
+    """The mean difference, and the theta' for the whole layer that then has the least squared error."""
+    activations = _activation(_CENTRES, table.difference[:, None], _THETAS[:, None, None], levels, phi)
+    errors = (table.count * activations**2 - 2 * table.reference * activations).sum((1, 2))
+    return table.difference, _THETAS[[errors.argmin()]]
+
+
+def _search(table: _Table, levels: int, phi: float) -> tuple[Values, Values]:
+    """The shift and theta' of each channel that have the least squared error."""
+    grid = _activation(_CENTRES, _SHIFTS[:, None], _THETAS[:, None, None], levels, phi).reshape(-1, _BINS)
+    errors = table.count @ (grid**2).T - 2 * table.reference @ grid.T
+    best = errors.argmin(1)
+    return _SHIFTS[best % len(_SHIFTS)], _THETAS[best // len(_SHIFTS)]
+
+
+def _activation(z: Values, shift: Values, theta: Values, levels: int, phi: float) -> Values:
+    return np.asarray(np.clip(np.floor((z + shift) * levels / theta + phi), 0, levels) * theta / levels)
+
+
+#: From a table, L and phi to shift and theta' in units of theta, each of one value or one a channel.
+METHODS: dict[str, Callable[[_Table, int, float], tuple[Values, Values]]] = {
+    "mean shift": _mean,
+    "mean shift and threshold": _mean_and_threshold,
+    "shift and threshold of every channel": _search,
+}

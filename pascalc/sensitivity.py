@@ -1,0 +1,176 @@
+"""Levels from measured sensitivity: what each layer's L does to the network's output, and the best plan for a budget.
+
+1. Every layer alone is set to every candidate level, and the divergence of the network's output from the source's is
+   measured on one half of the calibration data. Divergence, unlike agreement, is smooth, and adds up over layers as
+   far as their errors are independent.
+2. For a number of effective time steps the plan of least total divergence is found exactly, by dynamic programming
+   over the layers. Plans for many numbers of steps make up a frontier.
+3. The plans of the frontier are measured as whole networks, on both halves: for a budget the one with the fewest
+   steps is taken that keeps to it on the half that the sensitivities come from and on the one held out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pascalc import energy, pipeline
+from pascalc.adjustable import AdjustableNetwork, Effect, Setting, effects
+from pascalc.errors import CompileError
+from pascalc.modelfile import load
+from pascalc.passes import ANALYSIS
+from pascalc.steps import fed_layers
+from pascalc.streaming import SampleStream, open_samples
+
+Progress = Callable[[int, int], None]
+Levels = dict[str, int]
+
+MOST_SAMPLES = 2000
+"""Samples that sensitivities are measured on, half of them held out; of a larger file every so many are taken."""
+
+#: Plans on the frontier.
+_FRONTIER = 32
+#: Units that the total cost is divided into for the dynamic programme.
+_UNITS = 4000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan of the frontier and its measured effect.
+
+    Attributes:
+        levels: L of every layer.
+        steps: T_eff by the paper's estimator.
+        searched: the effect on the samples that the sensitivities were measured on.
+        held_out: the effect on the other samples.
+    """
+
+    levels: Levels
+    steps: float
+    searched: Effect
+    held_out: Effect
+
+    @property
+    def agreement(self) -> float:
+        """The lower of both agreements with the source."""
+        return min(self.searched.agreement, self.held_out.agreement)
+
+
+class Search:
+    """Sensitivities of one network on calibration data, and the plans that follow from them.
+
+    Args:
+        source: the ONNX file of the network.
+        calibration: an ``.npz`` of inputs; labels are not needed.
+        batch: samples a run.
+        progress: called with (samples done, samples in all).
+
+    Attributes:
+        network: the network.
+        divergence: for every layer, the divergence that each candidate level causes by itself.
+
+    Raises:
+        CompileError: a file cannot be read or does not fit the network, or there are fewer than 2 samples.
+    """
+
+    def __init__(
+        self, source: str | Path, calibration: str | Path, *, batch: int = 64, progress: Progress | None = None
+    ) -> None:
+        model = load(source)
+        samples = open_samples(calibration, model)
+        step = 2 * max(1, -(-len(samples) // MOST_SAMPLES))
+        self.searched, self.held_out = samples.every(step), samples.every(step, step // 2)
+        pipeline.run(model, ANALYSIS)
+        self.source, self.layers, self.batch = Path(source), fed_layers(model), batch
+        self.network = AdjustableNetwork(source)
+        self.divergence = self._measure_alone(progress)
+
+    def _measure_alone(self, progress: Progress | None) -> dict[str, dict[int, float]]:
+        changes = [(x.name, level) for x in self.layers for level in candidate_levels(x.levels) if level != x.levels]
+        settings = [Setting({name: level}) for name, level in changes]
+        found: dict[str, dict[int, float]] = {layer.name: {layer.levels: 0.0} for layer in self.layers}
+        measured = effects(self.network, self.searched, settings, batch=self.batch, progress=progress)
+        for (name, level), effect in zip(changes, measured, strict=True):
+            found[name][level] = effect.divergence
+        return found
+
+    def steps(self, levels: Mapping[str, int]) -> float:
+        """T_eff by the paper's estimator."""
+        return energy.effective_steps_paper([layer.at(levels) for layer in self.layers]).mean
+
+    def at_most(self, steps: float) -> Levels:
+        """The plan of least total divergence with T_eff of at most ``steps`` by the paper's estimator.
+
+        Raises:
+            CompileError: even one level in every layer takes more.
+        """
+        return self._plans([steps])[0]
+
+    def frontier(self, progress: Progress | None = None) -> list[Candidate]:
+        """Plans from the fewest effective time steps to the source's, measured as whole networks."""
+        least, most = self.steps({x.name: 1 for x in self.layers}), self.steps(self.network.levels)
+        plans: list[Levels] = []
+        for plan in [*self._plans(np.linspace(1.01 * least, most, _FRONTIER).tolist()), self.network.levels]:
+            if plan not in plans:
+                plans.append(plan)
+        return self.measure(plans, progress=progress)
+
+    def measure(
+        self, plans: Sequence[Levels], settings: Sequence[Setting] | None = None, progress: Progress | None = None
+    ) -> list[Candidate]:
+        """The effects of plans on the whole network, with corrections where ``settings`` has them."""
+        given = [Setting(plan) for plan in plans] if settings is None else settings
+        both = [effects(self.network, x, given, batch=self.batch, progress=progress) for x in self._halves]
+        return [Candidate(plan, self.steps(plan), *pair) for plan, *pair in zip(plans, *both, strict=True)]
+
+    @property
+    def _halves(self) -> tuple[SampleStream, SampleStream]:
+        return self.searched, self.held_out
+
+    def _plans(self, targets: Sequence[float]) -> list[Levels]:
+        """The plan of least total divergence for each T_eff, all from one dynamic programme.
+
+        best[u] is the least divergence of the layers so far that takes at most u units; costs are rounded up, so no
+        target is exceeded.
+
+        Raises:
+            CompileError: even one level in every layer takes more than a target.
+        """
+        unit = max(targets) * len(self.layers) / _UNITS
+        best, choices = np.zeros(_UNITS + 1), []
+        for layer in self.layers:
+            levels = sorted(self.divergence[layer.name])
+            totals = np.full((len(levels), _UNITS + 1), np.inf)
+            for row, level in enumerate(levels):
+                cost = min(math.ceil(layer.paper_steps(level) / unit), _UNITS + 1)
+                totals[row, cost:] = best[: _UNITS + 1 - cost] + self.divergence[layer.name][level]
+            rows = totals.argmin(0)
+            best = np.asarray(totals.min(0))
+            choices.append((layer, [levels[row] for row in rows]))
+        plans = []
+        for target in targets:
+            units = math.floor(target * len(self.layers) / unit * (1 + 1e-12))
+            if not np.isfinite(best[units]):
+                least = self.steps({layer.name: 1 for layer in self.layers})
+                raise CompileError(
+                    f"{target:g} effective time steps cannot be reached: one level in every layer takes {least:.2f}",
+                    file=self.source,
+                )
+            plan = {}
+            for layer, chosen in reversed(choices):
+                plan[layer.name] = chosen[units]
+                units -= math.ceil(layer.paper_steps(chosen[units]) / unit)
+            plans.append({name: plan[name] for name in self.network.labels})
+        return plans
+
+
+def candidate_levels(levels: int) -> list[int]:
+    """L, its halves, and three quarters of these, down to 1: 16, 12, 8, 6, 4, 3, 2, 1."""
+    found = {levels >> k for k in range(levels.bit_length())} | {
+        3 * levels >> k for k in range(2, 2 + levels.bit_length())
+    }
+    return sorted((level for level in found if 1 <= level <= levels), reverse=True)
