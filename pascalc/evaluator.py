@@ -91,7 +91,7 @@ def evaluate(
         outputs = plain.run([first], feeds)
         seconds += time.perf_counter() - started
         if samples.labels is not None:
-            answers = _classes(first, outputs[0][:count], samples.labels[part], data)
+            answers = _classes(first, outputs[0], samples.labels[part], data)
             correct += int(np.count_nonzero(answers == samples.labels[part]))
         if counting is not None:
             for index, (neuron, total) in enumerate(
@@ -114,17 +114,17 @@ def evaluate(
 
 
 def _classes(name: str, output: Array, labels: Array, data: str | Path) -> Array:
-    """The class of every sample: the largest of its values, or the one integer that the network gives."""
-    single = output.size == len(labels)
-    if output.ndim == 0 or len(output) != len(labels) or (output.dtype.kind != "f" and not single):
+    """The class of every labelled sample: the largest of its values, or the one integer that the network gives."""
+    single = output.ndim > 0 and output.size == len(output)
+    if output.ndim == 0 or len(output) < len(labels) or (output.dtype.kind != "f" and not single):
         raise CompileError(
             f"the output '{name}' is {output.dtype} {list(output.shape)}: that is no class for every sample",
             file=data,
             hint="Leave the labels 'y' out of the data.",
         )
+    scores = output[: len(labels)].reshape(len(labels), -1)
     if output.dtype.kind != "f":
-        return output.reshape(len(labels))
-    scores = output.reshape(len(labels), -1)
+        return scores[:, 0]
     wrong = labels[(labels < 0) | (labels >= scores.shape[1])]
     if wrong.size:
         raise CompileError(f"'y' holds the label {wrong[0]}, but the network has {scores.shape[1]} classes", file=data)

@@ -545,16 +545,17 @@ class _Verifier:
                 _once(self.result.output_problems, f"'{name}' is {shape}, not {a.dtype} {list(a.shape)}")
                 continue
             if a.dtype.kind == "f":
-                both = np.isfinite(a[:count]) & np.isfinite(b[:count])
-                difference = float(np.max(np.abs(a[:count] - b[:count]), where=both, initial=0))
+                a, b = _first(a, count), _first(b, count)
+                both = np.isfinite(a) & np.isfinite(b)
+                difference = float(np.max(np.abs(a - b), where=both, initial=0))
                 self.result.max_abs_output_diff = max(self.result.max_abs_output_diff, difference)
         first = next(iter(again))
         mine = given.get(first)
         if mine is None or mine.shape != expected[first].shape:
             self.result.argmax_mismatches += count
         else:
-            self.result.argmax_mismatches += _differing(expected[first][:count], mine[:count])
-        self.result.source_self_mismatches += _differing(expected[first][:count], again[first][:count])
+            self.result.argmax_mismatches += _differing(_first(expected[first], count), _first(mine, count))
+        self.result.source_self_mismatches += _differing(_first(expected[first], count), _first(again[first], count))
 
 
 _Group = _Layer | _Computed | None
@@ -640,14 +641,19 @@ def _excess(expected: Array, given: Array, total: Array, steps: int, count: int)
     """The largest ratio of a difference to its rounding bound, and a problem or an empty text."""
     if expected.shape != given.shape:
         return 0.0, f"it has the shape {list(given.shape)}, not {list(expected.shape)}"
-    a, b = expected[:count], given[:count]
+    a, b = _first(expected, count), _first(given, count)
     finite = np.isfinite(a) & np.isfinite(b)
     problem = "" if np.array_equal(a[~finite], b[~finite], equal_nan=True) else "it is not finite where the source's is"
     kind = np.finfo(expected.dtype)
-    bound = allowance(steps) * float(kind.eps) * (np.broadcast_to(total, expected.shape)[:count] + 2 * np.abs(a))
+    bound = allowance(steps) * float(kind.eps) * (_first(np.broadcast_to(total, expected.shape), count) + 2 * np.abs(a))
     with np.errstate(invalid="ignore"):
         ratio = np.abs(a - b) / np.maximum(bound, kind.tiny)
     return float(np.max(ratio, where=finite, initial=0)), problem
+
+
+def _first(array: Array, count: int) -> Array:
+    """The samples to be compared; all of an output that has none."""
+    return array[:count] if array.ndim else array
 
 
 def _once(problems: list[str], problem: str) -> None:
