@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("torch")
 
 from pascalc.al import Plan
+from pascalc.planner import plan_by_metric
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "layerwise-retraining" / "retrain.py"
 
@@ -36,7 +37,10 @@ def test_the_whole_loop(tmp_path: Path) -> None:
     assert "T_eff is" in done.stdout
     uniform, layerwise = json.loads((work / "results.json").read_text())
     assert uniform["levels"] == [8] * 13
-    assert layerwise["levels"] == [row.levels for row in Plan.read(work / "plan.json").layers]
+    plan = Plan.read(work / "plan.json")
+    assert layerwise["levels"] == [row.levels for row in plan.layers]
+    # The exported file alone gives the same plan.
+    assert plan_by_metric(work / "uniform.onnx", 3, [4, 2, 1]).plan == plan
     assert layerwise["effective_steps"] < 0.45 * uniform["effective_steps"]
     assert uniform["verified"]
     assert layerwise["verified"]
