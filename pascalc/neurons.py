@@ -24,8 +24,9 @@ def is_neuron(node: gs.Node) -> bool:
 class Neuron:
     """One layer of neurons (or of QCFS activations, which are neurons of a single step).
 
-    ``train`` is the tensor that the rest of the network sees: the neuron's output, or that of the MaxPool that moved
-    behind it. ``unit`` is the height of one spike, theta/L, float32, a scalar or one value a channel.
+    Attributes:
+        threshold: theta as the node has it, a scalar or one value a channel; L where it was folded into the weights.
+        fan_in: products that a neuron's input sums; None where several layers are mixed.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Neuron:
 
     @property
     def unit(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """The height of one spike, theta/L."""
         return np.asarray(self.threshold / self.threshold.dtype.type(self.levels))
 
     @property
