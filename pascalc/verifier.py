@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,135 +39,9 @@ from pascalc.neurons import Neuron, add_sum, before_accumulate, neurons
 from pascalc.passes import ANALYSIS
 from pascalc.rounding import absolute_products, allowance, cut_off, declare, is_float, is_sum_of_products
 from pascalc.runtime import InferenceSession
+from pascalc.verification import MAX_ROOTS_SHOWN, ComputedCheck, LayerCheck, Root, Verification
 
 Progress = Callable[[int, int], None]
-
-#: Root mismatches listed one by one; all are counted.
-MAX_ROOTS_SHOWN = 100
-
-
-@dataclass(frozen=True)
-class Root:
-    """A spike count that differs although all counts that it depends on agree.
-
-    ``margin`` and ``bound`` are in levels: the count differs by rounding alone if margin <= bound.
-    """
-
-    layer: str
-    sample: int
-    index: list[int]
-    source_count: int
-    count: int
-    margin: float
-    bound: float
-
-
-@dataclass
-class LayerCheck:
-    """One layer of neurons: how many there were over all samples, and what differed.
-
-    Attributes:
-        current_excess: the largest ratio of a current's difference from the source's to its rounding bound.
-        not_binary: spikes that are not where a train of all spikes first has them, or not of a spike's height.
-        problems: what else is wrong with the layer.
-    """
-
-    name: str
-    levels: int
-    steps_in: int
-    steps_out: int
-    neurons: int = 0
-    root_mismatches: int = 0
-    count_mismatches: int = 0
-    max_root_margin: float = 0.0
-    roots_beyond_bound: int = 0
-    current_excess: float = 0.0
-    not_binary: int = 0
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def equivalent(self) -> bool:
-        return not (self.roots_beyond_bound or self.not_binary or self.problems or self.current_excess > 1)
-
-
-@dataclass
-class ComputedCheck:
-    """An operator that is computed and not spiking: whether it is the source's, and how far off its inputs were."""
-
-    name: str
-    operator: str
-    excess: float = 0.0
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def equivalent(self) -> bool:
-        return not self.problems and self.excess <= 1
-
-
-@dataclass
-class Verification:
-    """The answer, and the figures that it rests on.
-
-    Attributes:
-        equivalent: no root mismatch lies beyond its rounding bound, currents and outputs agree within theirs, every
-            train is binary and all-spikes-first, and every neuron of the source was found.
-        source_self_mismatches: classifications in which the source differs from itself with onnxruntime's graph
-            optimisations off: what float rounding alone does.
-        output_excess: the largest ratio of an output's difference to its rounding bound, given equal spike counts.
-        computed: the operators that are computed and not spiking.
-        requantised: layers compiled at other levels than the source's, (source, compiled), as the compiled file says
-            of itself; the source network is then taken at the compiled levels.
-        first_difference: the first layer, in the order of the graph, that is not the source's; empty if none.
-        output_problems: what else is wrong with the outputs, and ``problems``: with the network as a whole.
-    """
-
-    samples: int = 0
-    argmax_mismatches: int = 0
-    source_self_mismatches: int = 0
-    max_abs_output_diff: float = 0.0
-    output_excess: float = 0.0
-    layers: list[LayerCheck] = field(default_factory=list)
-    computed: list[ComputedCheck] = field(default_factory=list)
-    roots: list[Root] = field(default_factory=list)
-    output_problems: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    requantised: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    @property
-    def first_difference(self) -> str:
-        checks: list[LayerCheck | ComputedCheck] = [*self.layers, *self.computed]
-        for check in checks:
-            if not check.equivalent:
-                return check.name
-        return "the outputs" if self.output_excess > 1 or self.output_problems else ""
-
-    @property
-    def equivalent(self) -> bool:
-        return not self.first_difference and not self.problems
-
-    def findings(self) -> list[str]:
-        """What makes the network not equivalent, one sentence each, in the order of the graph."""
-        lines = list(self.problems)
-        for layer in self.layers:
-            lines += [f"{layer.name}: {problem}" for problem in layer.problems]
-            if layer.roots_beyond_bound:
-                lines.append(f"{layer.name}: {layer.roots_beyond_bound} root mismatches beyond the rounding bound")
-            if layer.current_excess > 1:
-                lines.append(f"{layer.name}: its current is off by {layer.current_excess:.2g} times the rounding bound")
-            if layer.not_binary:
-                lines.append(f"{layer.name}: {layer.not_binary} spikes are not those of a train of all spikes first")
-        for check in self.computed:
-            lines += [f"{check.name}: {problem}" for problem in check.problems]
-            if check.excess > 1:
-                lines.append(f"{check.name}: its input is off by {check.excess:.2g} times the rounding bound")
-        lines += [f"the outputs: {problem}" for problem in self.output_problems]
-        if self.output_excess > 1:
-            lines.append(f"the outputs: they are off by {self.output_excess:.2g} times the rounding bound")
-        return lines
-
-    def to_json(self) -> dict[str, Any]:
-        """The verification as plain values."""
-        return {"equivalent": self.equivalent, "first_difference": self.first_difference, **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -579,7 +453,8 @@ def _mismatches(source: Neuron, stand_in: Neuron) -> list[str]:
     found = []
     if np.float32(stand_in.phi) != np.float32(source.phi):
         found.append(f"its membrane starts at {stand_in.phi:g} of a spike, not at {source.phi:g}")
-    if stand_in.spiking and stand_in.steps_out != stand_in.levels:
+    model = ops.spiking_neuron(stand_in.node.op)
+    if model is not None and stand_in.steps_out != model.steps_out(stand_in.levels):
         found.append(f"it has {stand_in.levels} levels, but sends a train of {stand_in.steps_out} steps")
     return found
 

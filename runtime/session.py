@@ -42,6 +42,8 @@ def session_options(*, threads: int | None = None) -> ort.SessionOptions:
 
 def _options(threads: int | None) -> ort.SessionOptions:
     options = ort.SessionOptions()
+    # its threads would spin on after a run, in the way of whatever runs next: another session, as in verification
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pascalc.verifier import LayerCheck, Root, Verification
+from pascalc.verification import LayerCheck, Root, Verification
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

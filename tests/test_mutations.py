@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import pascalc
 from pascalc.cli import main
-from pascalc.verifier import Verification
+from pascalc.verification import Verification
 from tests.small_networks import Array, Builder, images, linear_network, residual_network, rows, write
 
 SAMPLES = 10

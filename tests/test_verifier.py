@@ -19,7 +19,7 @@ from pascalc.modelfile import to_bytes
 from pascalc.passes import ANALYSIS
 from pascalc.rounding import absolute_products, allowance
 from pascalc.runtime import InferenceSession
-from pascalc.verifier import LayerCheck, Verification
+from pascalc.verification import LayerCheck, Verification
 from tests.helpers import loaded
 from tests.small_networks import Array, Builder, images, linear_network, residual_network, rows, write
 
