@@ -8,7 +8,7 @@ compares the reference (the source) with the requantised network:
   of h there. From it the squared error sum (h - QCFS(z' + shift; theta'))^2 of every shift and theta' follows without
   another look at the data.
 
-Three corrections are made from these, see `METHODS`, and the one is kept, or none, that brings the output of the whole
+Two corrections are made from these, see `METHODS`, and the one is kept, or none, that brings the output of the whole
 network nearest to the source's on samples held out from the fit (`pascalc.adjustable.Effect.divergence`). The mean
 difference is the bias correction of DA-QCFS ("Faster and Stronger", ICML 2025); the searches and the choice are ours.
 """
@@ -28,7 +28,7 @@ from pascalc.streaming import SampleStream
 Values = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
-MOST_SAMPLES = 1000
+MOST_SAMPLES = 2000
 """Samples that a correction is fitted with, half of them held out; of a larger file every so many are taken."""
 
 #: The range of z' + shift in units of theta, and its bins; beyond it the count is 0 or L for every candidate.
@@ -86,8 +86,7 @@ def fit(
     Raises:
         CompileError: the data is damaged, or there are fewer than 2 samples.
     """
-    step = 2 * max(1, -(-len(samples) // MOST_SAMPLES))
-    fitted, held_out = samples.every(step), samples.every(step, step // 2)
+    fitted, held_out = samples.halves(MOST_SAMPLES)
     plain = Setting({**network.levels, **levels})
     found = {"none": plain}
     total = len(METHODS) * len(network.labels)
@@ -116,7 +115,8 @@ def _observe(
     """One pass over the samples; the shape of a value for every channel, and the table."""
     theta, levels, phi = network.thresholds[label].astype(np.float64), network.levels[label], network.phi[label]
     run = network.before(label)
-    total, shape = None, ()
+    total: tuple[Values, Values, Values] | None = None
+    shape: tuple[int, ...] = ()
     for feeds, part in samples.batches(batch):
         size = part.stop - part.start
         z, given = (run(feeds, s)[:size] / theta for s in (Setting(), setting))
@@ -126,32 +126,31 @@ def _observe(
         others = (0, *range(2, z.ndim))
         bins = np.clip((given - _LOW) * (_BINS / (_HIGH - _LOW)), 0, _BINS - 1).astype(np.int64)
         index = (bins + (np.arange(channels) * _BINS).reshape(shape)).reshape(-1)
-        parts = (
+        parts: tuple[Values, Values, Values] = (
             np.stack([(z - given).sum(others), np.full(channels, z.size / channels)]),
-            np.bincount(index, minlength=channels * _BINS).reshape(channels, _BINS).astype(np.float64),
-            np.bincount(index, h.reshape(-1), channels * _BINS).reshape(channels, _BINS),
+            _table(index, np.ones(index.size), channels),
+            _table(index, h.reshape(-1), channels),
         )
-        total = parts if total is None else tuple(a + b for a, b in zip(total, parts, strict=True))
+        total = parts if total is None else (total[0] + parts[0], total[1] + parts[1], total[2] + parts[2])
     assert total is not None  # a stream has samples
     (differences, counts), count, reference = total
     return shape, _Table(differences / counts, count, reference)
 
 
+def _table(index: npt.NDArray[np.int64], values: Values, channels: int) -> Values:
+    """The sum of the values of each channel and bin, ``[C, bins]``."""
+    sums = np.bincount(index, weights=values, minlength=channels * _BINS)
+    return np.asarray(sums, dtype=np.float64).reshape(channels, _BINS)
+
+
 def _broadcast(values: Values, shape: tuple[int, ...]) -> Values:
-    """One value for all as a scalar, values for channels as ``[C, 1, ...]``."""
+    """One value for all as a scalar, one a channel as ``[C, 1, ...]``."""
     return values.reshape(()) if values.size == 1 else values.reshape(shape)
 
 
 def _mean(table: _Table, levels: int, phi: float) -> tuple[Values, Values]:
     """The mean difference; theta stays."""
     return table.difference, np.ones(1)
-
-
-def _mean_and_threshold(table: _Table, levels: int, phi: float) -> tuple[Values, Values]:
-    """The mean difference, and the theta' for the whole layer that then has the least squared error."""
-    activations = _activation(_CENTRES, table.difference[:, None], _THETAS[:, None, None], levels, phi)
-    errors = (table.count * activations**2 - 2 * table.reference * activations).sum((1, 2))
-    return table.difference, _THETAS[[errors.argmin()]]
 
 
 def _search(table: _Table, levels: int, phi: float) -> tuple[Values, Values]:
@@ -169,6 +168,5 @@ def _activation(z: Values, shift: Values, theta: Values, levels: int, phi: float
 #: From a table, L and phi to shift and theta' in units of theta, each of one value or one a channel.
 METHODS: dict[str, Callable[[_Table, int, float], tuple[Values, Values]]] = {
     "mean shift": _mean,
-    "mean shift and threshold": _mean_and_threshold,
     "shift and threshold of every channel": _search,
 }

@@ -17,9 +17,9 @@ from pascalc.histograms import Histograms
 from pascalc.modelfile import load
 from pascalc.neurons import neurons
 from pascalc.passes import ANALYSIS
-from pascalc.sensitivity import Candidate, Search
+from pascalc.sensitivity import Search
 from pascalc.steps import Steps, effective_steps, fed_layers
-from pascalc.streaming import SampleStream, open_samples
+from pascalc.streaming import open_samples
 
 Progress = Callable[[int, int], None]
 
@@ -189,10 +189,7 @@ def plan_by_budget(
         CompileError: a file cannot be read or does not fit the network.
     """
     search = Search(source, calibration, batch=batch, progress=progress)
-    frontier = sorted(search.frontier(progress), key=lambda c: c.steps)
-    chosen = next(c for c in frontier if c.agreement >= 1 - budget)  # the source itself is among them
-    if correct:
-        chosen = _corrected(search, open_samples(calibration, load(source)), frontier, chosen, budget, batch, progress)
+    chosen = search.within(budget, correct=correct)
     statistics = (
         f"sensitivities measured on {Path(calibration).name}: at most {budget:.3g} of the classifications change on "
         f"{len(search.searched)} samples and on {len(search.held_out)} held out"
@@ -240,29 +237,6 @@ def correct_levels(
     """
     samples = open_samples(calibration, load(source))
     return correction.fit(AdjustableNetwork(source), samples, levels, batch=batch, progress=progress)
-
-
-def _corrected(
-    search: Search,
-    samples: SampleStream,
-    frontier: Sequence[Candidate],
-    chosen: Candidate,
-    budget: float,
-    batch: int,
-    progress: Progress | None,
-) -> Candidate:
-    """The plan of fewest steps within the budget with correction: by bisection below the one without."""
-    low, high = 0, frontier.index(chosen)
-    while low < high:
-        middle = (low + high) // 2
-        levels = frontier[middle].levels
-        fitted = correction.fit(search.network, samples, levels, batch=batch, progress=progress)
-        candidate = search.measure([levels], [fitted.setting])[0]
-        if candidate.agreement >= 1 - budget:
-            high, chosen = middle, candidate
-        else:
-            low = middle + 1
-    return chosen
 
 
 def _as_plan(levels: Mapping[str, int]) -> Plan:

@@ -14,17 +14,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from pascalc import energy, pipeline
+from pascalc import correction, energy, pipeline
 from pascalc.adjustable import AdjustableNetwork, Effect, Setting, effects
 from pascalc.errors import CompileError
 from pascalc.modelfile import load
 from pascalc.passes import ANALYSIS
 from pascalc.steps import fed_layers
-from pascalc.streaming import SampleStream, open_samples
+from pascalc.streaming import open_samples
 
 Progress = Callable[[int, int], None]
 Levels = dict[str, int]
@@ -81,19 +82,18 @@ class Search:
         self, source: str | Path, calibration: str | Path, *, batch: int = 64, progress: Progress | None = None
     ) -> None:
         model = load(source)
-        samples = open_samples(calibration, model)
-        step = 2 * max(1, -(-len(samples) // MOST_SAMPLES))
-        self.searched, self.held_out = samples.every(step), samples.every(step, step // 2)
+        self.samples = open_samples(calibration, model)
+        self.searched, self.held_out = self.samples.halves(MOST_SAMPLES)
         pipeline.run(model, ANALYSIS)
-        self.source, self.layers, self.batch = Path(source), fed_layers(model), batch
+        self.source, self.layers, self.batch, self.progress = Path(source), fed_layers(model), batch, progress
         self.network = AdjustableNetwork(source)
-        self.divergence = self._measure_alone(progress)
+        self.divergence = self._measure_alone()
 
-    def _measure_alone(self, progress: Progress | None) -> dict[str, dict[int, float]]:
+    def _measure_alone(self) -> dict[str, dict[int, float]]:
         changes = [(x.name, level) for x in self.layers for level in candidate_levels(x.levels) if level != x.levels]
         settings = [Setting({name: level}) for name, level in changes]
         found: dict[str, dict[int, float]] = {layer.name: {layer.levels: 0.0} for layer in self.layers}
-        measured = effects(self.network, self.searched, settings, batch=self.batch, progress=progress)
+        measured = effects(self.network, self.searched, settings, batch=self.batch, progress=self.progress)
         for (name, level), effect in zip(changes, measured, strict=True):
             found[name][level] = effect.divergence
         return found
@@ -110,26 +110,42 @@ class Search:
         """
         return self._plans([steps])[0]
 
-    def frontier(self, progress: Progress | None = None) -> list[Candidate]:
+    @cached_property
+    def frontier(self) -> list[Candidate]:
         """Plans from the fewest effective time steps to the source's, measured as whole networks."""
         least, most = self.steps({x.name: 1 for x in self.layers}), self.steps(self.network.levels)
         plans: list[Levels] = []
         for plan in [*self._plans(np.linspace(1.01 * least, most, _FRONTIER).tolist()), self.network.levels]:
             if plan not in plans:
                 plans.append(plan)
-        return self.measure(plans, progress=progress)
+        return sorted(self._measure([Setting(plan) for plan in plans]), key=lambda candidate: candidate.steps)
 
-    def measure(
-        self, plans: Sequence[Levels], settings: Sequence[Setting] | None = None, progress: Progress | None = None
-    ) -> list[Candidate]:
-        """The effects of plans on the whole network, with corrections where ``settings`` has them."""
-        given = [Setting(plan) for plan in plans] if settings is None else settings
-        both = [effects(self.network, x, given, batch=self.batch, progress=progress) for x in self._halves]
-        return [Candidate(plan, self.steps(plan), *pair) for plan, *pair in zip(plans, *both, strict=True)]
+    def within(self, budget: float, *, correct: bool = False) -> Candidate:
+        """The plan of the frontier with the fewest steps whose agreement is at least 1 - ``budget`` on both halves.
 
-    @property
-    def _halves(self) -> tuple[SampleStream, SampleStream]:
-        return self.searched, self.held_out
+        Args:
+            budget: in [0, 1). The source keeps to any, so there is always a plan.
+            correct: measure plans with their corrections; found by bisection below the plan without.
+        """
+        high = next(i for i, x in enumerate(self.frontier) if x.agreement >= 1 - budget)
+        chosen, low = self.frontier[high], 0
+        while correct and low < high:
+            middle = (low + high) // 2
+            fitted = correction.fit(self.network, self.samples, self.frontier[middle].levels, batch=self.batch)
+            (candidate,) = self._measure([fitted.setting])
+            if candidate.agreement >= 1 - budget:
+                high, chosen = middle, candidate
+            else:
+                low = middle + 1
+        return chosen
+
+    def _measure(self, settings: Sequence[Setting]) -> list[Candidate]:
+        halves = (self.searched, self.held_out)
+        both = [effects(self.network, x, settings, batch=self.batch, progress=self.progress) for x in halves]
+        return [
+            Candidate(dict(setting.levels), self.steps(setting.levels), *pair)
+            for setting, *pair in zip(settings, *both, strict=True)
+        ]
 
     def _plans(self, targets: Sequence[float]) -> list[Levels]:
         """The plan of least total divergence for each T_eff, all from one dynamic programme.

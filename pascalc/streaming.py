@@ -68,6 +68,15 @@ class SampleStream:
             raise CompileError(f"{len(self)} samples are too few", file=self.path, hint="Give more calibration data.")
         return thinned
 
+    def halves(self, most: int) -> tuple[SampleStream, SampleStream]:
+        """Every second sample and the others, of at most ``most`` samples from the whole file.
+
+        Raises:
+            CompileError: there are fewer than 2 samples.
+        """
+        step = 2 * max(1, -(-len(self) // most))
+        return self.every(step), self.every(step, step // 2)
+
     def batches(self, size: int) -> Iterator[tuple[dict[str, Array], slice]]:
         """Feeds of ``size`` samples, and which of these samples they hold.
 

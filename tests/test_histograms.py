@@ -1,0 +1,99 @@
+"""Histogram files: the format, sums of shards, and which histogram belongs to which layer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pascalc.al import Histogram
+from pascalc.errors import CompileError
+from pascalc.histograms import from_json, match, merge, read, to_json
+
+
+def histogram(*counts: int) -> Histogram:
+    return Histogram(np.array(counts, dtype=np.int64))
+
+
+def test_format_is_json_by_layer_and_reads_back() -> None:
+    given = {"stem": histogram(5, 0, 2), "block1/relu": histogram(2**62, 1)}
+    assert json.loads(to_json(given)) == {"stem": [5, 0, 2], "block1/relu": [2**62, 1]}
+    assert from_json(to_json(given)) == given
+
+
+def test_shards_add_up() -> None:
+    a, b = {"x": histogram(1, 2), "y": histogram(0, 0, 4)}, {"y": histogram(1, 1, 1), "x": histogram(3, 0)}
+    assert merge([a, b]) == {"x": histogram(4, 2), "y": histogram(1, 1, 5)}
+    assert merge([a]) == a
+
+
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        ([], "no histograms"),
+        ([{"x": histogram(1, 2)}, {"y": histogram(1, 2)}], "different networks: x, y"),
+        ([{"x": histogram(1, 2)}, {"x": histogram(1, 2, 3)}], r"1 and 2 levels.*'x'"),
+    ],
+)
+def test_shards_that_do_not_fit(shards: list[dict[str, Histogram]], message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        merge(shards)
+
+
+@pytest.mark.parametrize(
+    "name", ["layer1/layer1.0/relu", "layer1.0.relu", "layer1/0/relu", "/layer1/layer1.0/relu", "layer1/0.relu"]
+)
+def test_names_of_modules_are_understood(name: str) -> None:
+    label = "layer1/layer1.0/relu"
+    assert match({name: histogram(1, 2)}, {label: 1}) == {label: histogram(1, 2)}
+
+
+def test_layers_come_in_the_networks_order() -> None:
+    given = {"b": histogram(1, 2), "a": histogram(3, 4)}
+    assert list(match(given, {"a": 1, "b": 1})) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"a": histogram(1, 2)}, r"no histogram for this layer \(node 'b.c'\)"),
+        ({"a": histogram(1, 2), "b.c": histogram(1, 2), "b/c": histogram(1, 2), "d": histogram(1, 2)}, "no layer"),
+        ({"a": histogram(1, 2), "b/c": histogram(1, 2), "/b/c": histogram(1, 2)}, "more than one histogram"),
+        ({"a": histogram(1, 2, 3), "b.c": histogram(1, 2)}, r"of 2 levels, but the layer has 1 \(node 'a'\)"),
+    ],
+)
+def test_histograms_of_another_network(given: dict[str, Histogram], message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        match(given, {"a": 1, "b.c": 1})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"a": 3}',
+        '{"a": [1]}',
+        '{"a": [1, -1]}',
+        '{"a": [1, 1.5]}',
+        '{"a": [true, false]}',
+        '{"a": [1, 9223372036854775808]}',
+        '{"a": [1, 2], "a": [1, 2]}',
+        '{"a": [1, NaN]}',
+        "[" * 100_000,
+    ],
+)
+def test_bad_text(text: str) -> None:
+    with pytest.raises(CompileError):
+        from_json(text)
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match=r"missing.json: the histograms cannot be read"):
+        read(tmp_path / "missing.json")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CompileError, match="not a JSON text file"):
+        read(tmp_path / "binary")
