@@ -18,17 +18,32 @@ if TYPE_CHECKING:
     from pascalc.compiler import compile_model as compile
     from pascalc.evaluator import evaluate
     from pascalc.inspector import inspect
+    from pascalc.planner import plan_by_budget, plan_by_metric, plan_by_steps
     from pascalc.reporter import report
     from pascalc.verifier import verify
     from pascalc.version import __version__
 
-__all__ = ["CompileError", "__version__", "compile", "evaluate", "inspect", "report", "verify"]
+__all__ = [
+    "CompileError",
+    "__version__",
+    "compile",
+    "evaluate",
+    "inspect",
+    "plan_by_budget",
+    "plan_by_metric",
+    "plan_by_steps",
+    "report",
+    "verify",
+]
 
 # Loaded when first asked for, so that `import pascalc.train` or `pascalc --help` do not wait for onnxruntime.
 _LAZY = {
     "compile": ("pascalc.compiler", "compile_model"),
     "evaluate": ("pascalc.evaluator", "evaluate"),
     "inspect": ("pascalc.inspector", "inspect"),
+    "plan_by_budget": ("pascalc.planner", "plan_by_budget"),
+    "plan_by_metric": ("pascalc.planner", "plan_by_metric"),
+    "plan_by_steps": ("pascalc.planner", "plan_by_steps"),
     "report": ("pascalc.reporter", "report"),
     "verify": ("pascalc.verifier", "verify"),
     "__version__": ("pascalc.version", "__version__"),
