@@ -190,7 +190,9 @@ class _Verifier:
                 check.problems.append(f"the compiled network has another {twin.op} in place of the source's {node.op}")
             inputs = [(a, b) for a, b in zip(node.inputs, twin.inputs, strict=False) if is_float(a)]
             computed = [(a, b) for a, b in inputs if producer(a) and producer(b) and a.name not in cut]
-            outputs = [t.name for t in node.outputs if is_float(t) and t.name in tensors]
+            # what is rounded to integers must not differ behind them either; shapes do not round
+            kept = [t for t in node.outputs if is_float(t) or not is_operator(node, "Shape", "Size")]
+            outputs = [t.name for t in kept if t.name in tensors]
             found.append(_Computed([(a.name, b.name) for a, b in computed], outputs))
             cut.update(outputs)
             self.result.computed.append(check)
@@ -202,10 +204,11 @@ class _Verifier:
     # --- the networks that are run --------------------------------------------------------------------------------
 
     def _source_sessions(self) -> tuple[InferenceSession, ort.InferenceSession]:
-        """The source as it is and unoptimised; activations that are explicit operators get their bodies."""
+        """The source as it is and unoptimised; activations that are explicit operators get their bodies, and QONNX
+        quantisers are written out."""
         model = load(self.source)
         explicit = any(is_ours(node, *ops.OPERATORS) for node in model.graph.nodes)
-        source = to_bytes(model) if explicit else self.source
+        source = to_bytes(model) if explicit or model.rewritten else self.source
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads or 0
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -326,11 +329,11 @@ class _Verifier:
 
     def _levels(self, layer: _Layer, check: LayerCheck, activation: Array) -> Array:
         """The source's levels; its activations must be multiples of theta/L."""
-        levels = activation / (layer.source.threshold.astype(np.float64) / check.levels)
+        levels = activation / (layer.source.threshold / check.levels).astype(activation.dtype)
         nearest = np.rint(levels)
         if not np.all(np.abs(levels - nearest) <= 1e-3):
             _once(check.problems, "its activations in the source are not multiples of theta/L")
-        return np.nan_to_num(nearest, posinf=0, neginf=0).astype(np.int32)
+        return np.asarray(np.nan_to_num(nearest, copy=False, posinf=0, neginf=0), np.int16)
 
     def _check_layer(
         self, layer: _Layer, check: LayerCheck, batch: _Batch, fired: dict[str, Array], alone: dict[str, Array]
@@ -353,27 +356,46 @@ class _Verifier:
         counts, strange = _counts(layer.compiled, total[:count])
         off = float(fired.get(f"off:{layer.train}", 0))
         check.not_binary += max(strange, int(off) if np.isfinite(off) else total.size)
-        gain = np.broadcast_to(check.levels / layer.source.threshold.astype(np.float64), expected.shape)
-        u = batch.z[:count] * gain + layer.source.phi
-        ulp = float(np.finfo(batch.z.dtype).eps)
-        bound = allowance(layer.compiled.steps_in) * ulp * (batch.total[:count] * gain + 2 * np.maximum(np.abs(u), 1))
-        mine = current[:count] * (check.levels / layer.compiled.threshold.astype(np.float64)) + layer.compiled.phi
-        excess = np.abs(mine - u) / bound
-        if not np.all(np.isfinite(excess)):
-            _once(check.problems, "its current is not finite")
-        check.current_excess = max(check.current_excess, float(np.max(excess, where=np.isfinite(excess), initial=0)))
+        self._check_current(layer, check, batch, current[:count])
         if not np.array_equal(counts, expected):
-            self._add_roots(check, batch, counts, u, bound)
+            self._add_roots(layer, check, batch, counts)
 
-    def _add_roots(self, check: LayerCheck, batch: _Batch, counts: Array, u: Array, bound: Array) -> None:
+    def _check_current(self, layer: _Layer, check: LayerCheck, batch: _Batch, current: Array) -> None:
+        """Both currents in levels, beside the rounding bound. In the currents' own precision: the half ulp that the
+        comparison adds is small beside the bound, of four and more."""
+        z, kind = batch.z[: batch.count], batch.z.dtype.type
+        u = z * (check.levels / layer.source.threshold).astype(kind)
+        difference = np.abs(current * (check.levels / layer.compiled.threshold).astype(kind) - u)
+        with np.errstate(invalid="ignore"):
+            excess = float(np.max(difference / self._bound(layer, check, batch, u), initial=0))
+        if not np.isfinite(excess):
+            _once(check.problems, "its current is not finite")
+        else:
+            check.current_excess = max(check.current_excess, excess)
+
+    @staticmethod
+    def _bound(layer: _Layer, check: LayerCheck, batch: _Batch, u: Array, where: Any = ...) -> Array:
+        """The rounding bound of u, in levels."""
+        gain = np.broadcast_to((check.levels / layer.source.threshold).astype(u.dtype), batch.z[: batch.count].shape)
+        ulp = np.finfo(batch.z.dtype).eps
+        total = batch.total[: batch.count][where] * gain[where] + 2 * np.maximum(np.abs(u), 1)
+        return np.asarray(total * u.dtype.type(allowance(layer.compiled.steps_in) * ulp))
+
+    def _add_roots(self, layer: _Layer, check: LayerCheck, batch: _Batch, counts: Array) -> None:
         """Root mismatches of one layer in one batch, each with its margin and bound in levels."""
         expected = batch.levels[: batch.count]
         where = np.nonzero(counts != expected)
-        given, u, bound = counts[where], u[where], bound[where]
+        given = counts[where]
+        gain = np.broadcast_to(check.levels / layer.source.threshold.astype(np.float64), expected.shape)[where]
+        u = batch.z[: batch.count][where] * gain + layer.source.phi
+        bound = self._bound(layer, check, batch, u, where)
         # how far u lies from where the spiking network's count begins: from below, or from above
         margin = np.abs(np.where(given > expected[where], given - u, u - (given + 1)))
         check.root_mismatches += len(margin)
         check.roots_beyond_bound += int(np.count_nonzero(~(margin <= bound)))
+        ulp = float(np.finfo(batch.z.dtype).eps)
+        between = np.abs(u - np.maximum(given, expected[where])) <= 2 * ulp * np.maximum(np.abs(u), 1)
+        check.half_points += int(np.count_nonzero(between & (np.abs(given - expected[where]) == 1)))
         check.max_root_margin = max(check.max_root_margin, float(np.nan_to_num(margin).max()))
         worst = np.argsort(bound - margin)[: max(0, MAX_ROOTS_SHOWN - len(self.result.roots))]
         for k in worst:
@@ -540,17 +562,19 @@ def _encode(neuron: Neuron, counts: Array) -> Array:
     """Spike counts as the neuron's output: a thermometer code over its steps, or the counts themselves."""
     if not neuron.spiking:
         return np.asarray(counts * neuron.unit, neuron.threshold.dtype)
-    steps = np.arange(1, neuron.steps_out + 1).reshape(-1, *[1] * counts.ndim)
-    train = np.where(counts >= steps, neuron.unit, np.zeros_like(neuron.unit))
-    return np.ascontiguousarray(train.reshape(-1, *counts.shape[1:]))
+    steps = np.arange(1, neuron.steps_out + 1, dtype=counts.dtype).reshape(-1, *[1] * counts.ndim)
+    train = np.multiply(counts >= steps, neuron.unit, dtype=neuron.threshold.dtype)
+    return np.asarray(train.reshape(-1, *counts.shape[1:]))
 
 
 def _counts(neuron: Neuron, total: Array) -> tuple[Array, int]:
     """Spike counts from the sum of a train, and how many sums are not those of whole spikes."""
-    spikes = total / neuron.unit.astype(np.float64)
+    spikes = total / neuron.unit.astype(total.dtype)
     counts = np.rint(spikes)
     fine = (np.abs(spikes - counts) <= 1e-3) & (counts >= 0) & (counts <= neuron.levels)
-    return np.where(fine, counts, -1).astype(np.int32), int(np.count_nonzero(~fine))
+    if fine.all():
+        return counts.astype(np.int16), 0
+    return np.where(fine, counts, -1).astype(np.int16), int(np.count_nonzero(~fine))
 
 
 def _differing(a: Array, b: Array) -> int:
