@@ -15,7 +15,7 @@ difference is the bias correction of DA-QCFS ("Faster and Stronger", ICML 2025);
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,11 +41,41 @@ _SHIFTS = np.linspace(-0.3, 0.3, 31)
 
 @dataclass(frozen=True)
 class _Table:
-    """What one pass over the samples tells of a layer; z and h in units of theta, ``[C]`` and ``[C, bins]``."""
+    """What one pass over the samples tells of a layer; z and h are in units of theta.
 
-    difference: Values
+    Attributes:
+        samples: values of a channel.
+        differences: the sum of z - z' of each channel, ``[C]``.
+        count: how often z' fell into each bin, ``[C, bins]``.
+        reference: the sum of h there, ``[C, bins]``.
+    """
+
+    samples: int
+    differences: Values
     count: Values
     reference: Values
+
+    @classmethod
+    def of(cls, z: Values, h: Values, given: Values) -> _Table:
+        """The table of one batch: z and h of the source and z' of the requantised network, each ``[N, C, ...]``."""
+        channels = z.shape[1]
+        bins = np.clip((given - _LOW) * (_BINS / (_HIGH - _LOW)), 0, _BINS - 1).astype(np.int64)
+        index = (bins + (np.arange(channels) * _BINS).reshape(-1, *[1] * (z.ndim - 2))).reshape(-1)
+
+        def sums(weights: Values | None) -> Values:
+            values = np.bincount(index, weights=weights, minlength=channels * _BINS)
+            return np.asarray(values, dtype=np.float64).reshape(channels, _BINS)
+
+        differences = (z - given).sum((0, *range(2, z.ndim)))
+        return cls(z.size // channels, differences, sums(None), sums(h.reshape(-1)))
+
+    def __add__(self, other: _Table) -> _Table:
+        return _Table(
+            self.samples + other.samples,
+            self.differences + other.differences,
+            self.count + other.count,
+            self.reference + other.reference,
+        )
 
 
 @dataclass(frozen=True)
@@ -88,59 +118,41 @@ def fit(
     """
     fitted, held_out = samples.halves(MOST_SAMPLES)
     plain = Setting({**network.levels, **levels})
-    found = {"none": plain}
-    total = len(METHODS) * len(network.labels)
-    for number, (name, method) in enumerate(METHODS.items()):
-        setting = plain
-        for index, label in enumerate(network.labels):
-            shape, table = _observe(network, fitted, setting, label, batch)
-            shift, theta = method(table, setting.levels[label], network.phi[label])
-            scale = network.thresholds[label].astype(np.float64)
-            setting = replace(
-                setting,
-                shifts={**setting.shifts, label: shift.reshape(shape) * scale},
-                thresholds={**setting.thresholds, label: _broadcast(theta, shape) * scale},
+    found = dict.fromkeys(METHODS, plain)
+    for done, label in enumerate(network.labels, 1):
+        scale = network.thresholds[label].astype(np.float64)
+        shape, tables = _observe(network, fitted, list(found.values()), label, batch)
+        for (name, method), table in zip(METHODS.items(), tables, strict=True):
+            shift, theta = method(table, plain.levels[label], network.phi[label])
+            found[name] = replace(
+                found[name],
+                shifts={**found[name].shifts, label: shift.reshape(shape) * scale},
+                thresholds={**found[name].thresholds, label: _broadcast(theta, shape) * scale},
             )
-            if progress is not None:
-                progress(number * len(network.labels) + index + 1, total)
-        found[name] = setting
+        if progress is not None:
+            progress(done, len(network.labels))
+    found["none"] = plain
     measured = effects(network, held_out, list(found.values()), batch=batch)
     best = min(zip(measured, found, strict=True), key=lambda pair: pair[0].divergence)[1]
     return Correction(found[best], best)
 
 
 def _observe(
-    network: AdjustableNetwork, samples: SampleStream, setting: Setting, label: str, batch: int
-) -> tuple[tuple[int, ...], _Table]:
-    """One pass over the samples; the shape of a value for every channel, and the table."""
+    network: AdjustableNetwork, samples: SampleStream, settings: Sequence[Setting], label: str, batch: int
+) -> tuple[tuple[int, ...], list[_Table]]:
+    """One pass over the samples; the shape of a value for every channel, and a table for each setting."""
     theta, levels, phi = network.thresholds[label].astype(np.float64), network.levels[label], network.phi[label]
     run = network.before(label)
-    total: tuple[Values, Values, Values] | None = None
+    tables: list[_Table] = []
     shape: tuple[int, ...] = ()
     for feeds, part in samples.batches(batch):
         size = part.stop - part.start
-        z, given = (run(feeds, s)[:size] / theta for s in (Setting(), setting))
+        z = run(feeds, Setting())[:size] / theta
         h = np.clip(np.floor(z * levels + phi), 0, levels) / levels
-        channels = z.shape[1]
-        shape = (channels, *[1] * (z.ndim - 2))
-        others = (0, *range(2, z.ndim))
-        bins = np.clip((given - _LOW) * (_BINS / (_HIGH - _LOW)), 0, _BINS - 1).astype(np.int64)
-        index = (bins + (np.arange(channels) * _BINS).reshape(shape)).reshape(-1)
-        parts: tuple[Values, Values, Values] = (
-            np.stack([(z - given).sum(others), np.full(channels, z.size / channels)]),
-            _table(index, np.ones(index.size), channels),
-            _table(index, h.reshape(-1), channels),
-        )
-        total = parts if total is None else (total[0] + parts[0], total[1] + parts[1], total[2] + parts[2])
-    assert total is not None  # a stream has samples
-    (differences, counts), count, reference = total
-    return shape, _Table(differences / counts, count, reference)
-
-
-def _table(index: npt.NDArray[np.int64], values: Values, channels: int) -> Values:
-    """The sum of the values of each channel and bin, ``[C, bins]``."""
-    sums = np.bincount(index, weights=values, minlength=channels * _BINS)
-    return np.asarray(sums, dtype=np.float64).reshape(channels, _BINS)
+        shape = (z.shape[1], *[1] * (z.ndim - 2))
+        found = [_Table.of(z, h, run(feeds, setting)[:size] / theta) for setting in settings]
+        tables = [a + b for a, b in zip(tables, found, strict=True)] if tables else found
+    return shape, tables
 
 
 def _broadcast(values: Values, shape: tuple[int, ...]) -> Values:
@@ -150,7 +162,7 @@ def _broadcast(values: Values, shape: tuple[int, ...]) -> Values:
 
 def _mean(table: _Table, levels: int, phi: float) -> tuple[Values, Values]:
     """The mean difference; theta stays."""
-    return table.difference, np.ones(1)
+    return table.differences / table.samples, np.ones(1)
 
 
 def _search(table: _Table, levels: int, phi: float) -> tuple[Values, Values]:
