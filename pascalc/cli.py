@@ -22,6 +22,7 @@ from pascalc.version import __version__
 if TYPE_CHECKING:
     from pascalc.adjustable import Effect
     from pascalc.correction import Correction
+    from pascalc.graph import Note
     from pascalc.planner import Planned
 
 _FILE = click.Path(path_type=Path)
@@ -199,6 +200,7 @@ def compile_command(
         lines.insert(1, text + "\n")
     if not_spiking:
         lines.append(f"Computed, not spiking ({len(not_spiking)}): " + "; ".join(_some(not_spiking)))
+    lines += [f"Warning: {text}" for text in _warnings(result.notes)]
     if explain:
         notes = [(n.source, n.node, n.reason) for n in result.notes]
         lines.append("\n" + (table(["pass", "node", "why"], notes) if notes else "Nothing was refused."))
@@ -539,6 +541,15 @@ def _span(levels: list[int]) -> str:
 
 def _some(items: list[str], most: int = 5) -> list[str]:
     return items if len(items) <= most else [*items[:most], f"and {len(items) - most} more (--explain)"]
+
+
+def _warnings(notes: list[Note]) -> list[str]:
+    """One line for each warning, with the nodes that it is about."""
+    nodes: dict[str, list[str]] = {}
+    for note in notes:
+        if note.warning:
+            nodes.setdefault(note.reason, []).append(note.node)
+    return [f"{reason}: {', '.join(_some(names))}" for reason, names in nodes.items()]
 
 
 def _number(theta: float | list[float]) -> str:

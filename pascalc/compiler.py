@@ -46,7 +46,7 @@ class Compilation:
             "source": str(self.source),
             "output": str(self.output),
             **self.network.to_json(),
-            "notes": [{"pass": n.source, "node": n.node, "reason": n.reason} for n in self.notes],
+            "notes": [{"pass": n.source, "node": n.node, "reason": n.reason, "warning": n.warning} for n in self.notes],
             "passes": [{"name": name, "rewrites": count, "seconds": s} for name, count, s in self.timing],
         }
 
@@ -142,8 +142,7 @@ def default_output(source: Path) -> Path:
 _ACTIVATIONS = frozenset(
     (
         *("Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Elu", "Selu", "Celu", "Gelu", "Mish", "Swish", "HardSwish"),
-        *("Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Softsign", "Clip", "Floor", "Round"),
-        *("QuantizeLinear", "Quant", "IntQuant"),
+        *("Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Softsign", "Clip", "Floor", "Round", "Ceil", "QuantizeLinear"),
     )
 )
 

@@ -15,12 +15,19 @@ class CannotEvaluate(Exception):
     """onnx's reference evaluator cannot compute the node, and why."""
 
 
+#: Operators whose older versions the evaluator lacks, and an opset that means the same and has them.
+_NEWER = ("QuantizeLinear", "DequantizeLinear")
+_NEWER_OPSET = 21
+
+
 def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> list[Array]:
     """The outputs of a node of the standard domain.
 
     Raises:
         CannotEvaluate: the evaluator lacks the operator, or the inputs do not fit it.
     """
+    if node.op_type in _NEWER:
+        opset = max(opset, _NEWER_OPSET)
     types = {name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in inputs.items()}
     graph = onnx.helper.make_graph(
         [node],

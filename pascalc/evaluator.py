@@ -78,7 +78,7 @@ def evaluate(
     """
     model = load(path)
     samples = load_data(data, model, limit)
-    plain = InferenceSession(Path(path), kernels, threads=threads)
+    plain = InferenceSession(to_bytes(model) if model.rewritten else Path(path), kernels, threads=threads)
     first = plain.outputs[0].name
     traced, found = _with_counts(model)
     counting = InferenceSession(to_bytes(traced), threads=threads) if found else None

@@ -26,11 +26,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Note:
-    """Something a pass wants the user to know: a match it refused and why, an operator that does not spike."""
+    """Something a pass wants the user to know: a match it refused and why, an operator that does not spike.
+
+    A ``warning`` is shown unasked.
+    """
 
     source: str
     node: str
     reason: str
+    warning: bool = False
 
 
 @dataclass
@@ -39,7 +43,8 @@ class Model:
 
     ``interface_inputs`` and ``interface_outputs`` are the source's own declarations; they go into the emitted file
     unchanged. On tensors, ``shape`` is a list whose first entry is :data:`BATCH` where axis 0 is the batch, or None
-    where nothing is known.
+    where nothing is known. ``rewritten``: the file has operators that no stock runtime knows, and loading wrote them
+    out in standard ones.
     """
 
     graph: gs.Graph
@@ -51,11 +56,12 @@ class Model:
     digest: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+    rewritten: bool = False
     _names: set[str] | None = None
 
-    def note(self, source: str, node: str, reason: str) -> None:
-        """Tell the user something; shown by ``--explain`` and in reports."""
-        self.notes.append(Note(source, node, reason))
+    def note(self, source: str, node: str, reason: str, warning: bool = False) -> None:
+        """Tell the user something; shown by ``--explain`` and in reports, and unasked if it is a ``warning``."""
+        self.notes.append(Note(source, node, reason, warning))
 
     def unique_name(self, wanted: str) -> str:
         """``wanted``, or ``wanted`` with a number, such that no tensor, node or graph input has it."""

@@ -21,7 +21,7 @@ import onnx.numpy_helper
 import onnx.version_converter
 import onnx_graphsurgeon as gs
 
-from pascalc import ops
+from pascalc import ops, quantisers
 from pascalc.errors import CompileError
 from pascalc.files import read_bytes, write_atomically, write_together
 from pascalc.graph import Array, Model, Note
@@ -38,8 +38,9 @@ M = TypeVar("M", onnx.NodeProto, onnx.TensorProto, onnx.ValueInfoProto)
 def load(path: str | Path) -> Model:
     """Read an ONNX file.
 
-    Opsets older than the function bodies need are converted, model-local functions inlined, ``Constant`` nodes made
-    initializers, and initializers that are also inputs made plain constants.
+    Opsets older than the function bodies need are converted, model-local functions inlined, QONNX quantisers written
+    out in standard operators (pascalc/quantisers.py), ``Constant`` nodes made initializers, and initializers that are
+    also inputs made plain constants.
 
     Raises:
         CompileError: the file is missing, empty, not an ONNX model, truncated, inconsistent, of an opset that cannot
@@ -60,6 +61,7 @@ def _load(data: bytes, path: Path) -> Model:
     digest = hashlib.sha256(data).hexdigest()
     del data
     weights = _detach(model, path)
+    rewritten = quantisers.holds_quantisers(model)
     # Parsing the skeleton anew lets go of the arena that held the weights.
     model = onnx.ModelProto.FromString(model.SerializeToString())
     model = _modernise(model, path)
@@ -93,6 +95,7 @@ def _load(data: bytes, path: Path) -> Model:
         file=path,
         digest=digest,
         metadata={entry.key: entry.value for entry in model.metadata_props},
+        rewritten=rewritten,
     )
 
 
@@ -396,7 +399,9 @@ def _modernise(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
             file=path,
             hint=f"Export with opset {newest} or older, or upgrade onnx.",
         )
+    quantisers.import_domains(model)
     if version < ops.MIN_OPSET:
+        model.ir_version = max(model.ir_version, 4)  # before it, every initializer had to be an input
         try:
             model = onnx.version_converter.convert_version(model, ops.MIN_OPSET)
         except Exception as error:  # the converter raises RuntimeError and its own ConvertError, both with a message
@@ -410,6 +415,7 @@ def _modernise(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     if len(model.functions) > len(foreign):
         model = onnx.inliner.inline_selected_functions(model, foreign, exclude=True)
         _constants_to_initializers(model.graph)
+    quantisers.expand(model, path)
     return model
 
 

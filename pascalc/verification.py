@@ -31,6 +31,8 @@ class LayerCheck:
 
     Attributes:
         current_excess: the largest ratio of a current's difference from the source's to its rounding bound.
+        half_points: of the root mismatches, those where the source's value lies on the point between the two levels, as
+            far as floats can tell. A quantiser that rounds half to even differs there from a spiking neuron.
         not_binary: spikes that are not where a train of all spikes first has them, or not of a spike's height.
         problems: what else is wrong with the layer.
     """
@@ -41,6 +43,7 @@ class LayerCheck:
     steps_out: int
     neurons: int = 0
     root_mismatches: int = 0
+    half_points: int = 0
     count_mismatches: int = 0
     max_root_margin: float = 0.0
     roots_beyond_bound: int = 0

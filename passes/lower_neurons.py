@@ -9,9 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import onnx_graphsurgeon as gs
+
 from pascalc import ops
 from pascalc.graph import Model, is_ours
 from pascalc.passes.base import Pass
+
+#: Trains this long are told: they come from quantisers of many bits, and cost as many runs of the layers behind.
+_MANY_STEPS = 64
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class LowerNeurons(Pass):
     def run(self, model: Model) -> int:
         neuron = ops.NEURON_MODELS[self.neuron]
         count = 0
+        longest: gs.Node | None = None
         for node in model.graph.nodes:
             if is_ours(node, ops.QCFS.name):
                 levels = node.attrs["levels"]
@@ -34,5 +40,12 @@ class LowerNeurons(Pass):
                 # where any number of steps will do, it is known once time is unrolled
                 steps_in = 1 if neuron.steps_in is None else neuron.steps_in(levels)
                 node.attrs.update(steps_in=steps_in, steps_out=neuron.steps_out(levels))
+                if longest is None or node.attrs["steps_out"] > longest.attrs["steps_out"]:
+                    longest = node
                 count += 1
+        if longest is not None and longest.attrs["steps_out"] >= _MANY_STEPS:
+            reason = (
+                f"trains of up to {longest.attrs['steps_out']} time steps; levels of 4 bits and fewer need at most 15"
+            )
+            model.note(self.name(), longest.attrs["label"], reason, warning=True)
         return count

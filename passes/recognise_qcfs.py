@@ -10,10 +10,20 @@ is one Floor in it, and around it only elementwise affine maps and bounds. From 
 bounded by 0 and an integer L, and 0 <= b < 1; then theta = L/a and phi = b. Where p*a is not 1 (an optimiser moved a
 scale into a neighbour) a multiplication by p*a is left behind the neuron. Where to cut the chain is free as well; the
 longest cut that gives p*a = 1 and phi = 1/2 wins, else the shortest that is QCFS.
+
+Uniform quantisers have another rounding in the place of the Floor, which is a Floor save at the points between two
+levels, where it may go the other way:
+
+    round(v) = floor(v + 1/2), half to even        ceil(v) = floor(v + 1)
+    QuantizeLinear, DequantizeLinear = (min(max(round(x/scale) + zero point, low), high) - zero point) * scale
+
+So an unsigned quantiser of b bits is QCFS with L = 2^b - 1 and theta = L*scale. A quantiser whose lowest level is
+below zero is not one, unless a Relu before it keeps its input from there.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -86,6 +96,10 @@ class _Step:
     value: Values
 
 
+#: A tensor of the chain and the steps between it and the next tensor nearer to the Floor.
+Link = tuple[gs.Tensor, list[_Step]]
+
+
 @dataclass(frozen=True)
 class _Match:
     source: gs.Tensor
@@ -122,9 +136,9 @@ class RecogniseQcfs(Pass):
                     node=node.name or node.outputs[0].name,
                     hint="Compile the network that it was made from.",
                 )
-            elif is_operator(node, "Floor"):
+            elif is_operator(node, *_ROUNDINGS, "QuantizeLinear"):
                 try:
-                    match = _match(node)
+                    match = _match(model, node)
                 except _Broken as error:
                     raise CompileError(
                         f"an activation has the form of QCFS, but {error}",
@@ -136,7 +150,9 @@ class RecogniseQcfs(Pass):
                 except _Refusal as error:
                     model.note(self.name(), node.name or node.outputs[0].name, f"not QCFS: {error}")
                     continue
-                _replace(model, node, match, labels)
+                label = _replace(model, node, match, labels)
+                if not is_operator(node, "Floor"):
+                    model.note(self.name(), label, _HALF_POINTS.format(op=node.op), warning=True)
                 count += 1
         for node in model.graph.nodes:
             if is_ours(node, "QCFS"):
@@ -146,9 +162,98 @@ class RecogniseQcfs(Pass):
         return count
 
 
-def _match(floor: gs.Node) -> _Match:
-    """The best way to read the Floor and its surroundings as QCFS."""
-    before, after = _chain_before(floor), _chain_after(floor)
+#: What is added to the operator's input so that it is a Floor.
+_ROUNDINGS = {"Floor": 0.0, "Round": 0.5, "Ceil": 1.0}
+_HALF_POINTS = "{op} may round down a value half way between two levels, which a spiking neuron rounds up"
+
+
+def _match(model: Model, rounding: gs.Node) -> _Match:
+    """The best way to read the rounding operator and its surroundings as QCFS."""
+    ahead, behind = _centre(model, rounding)
+    is_floor = is_operator(rounding, "Floor")
+    try:
+        return _best(_chain_before(ahead), _chain_after(behind), is_floor)
+    except _Broken as error:
+        if is_floor or error.surely:
+            raise
+        raise _Refusal(str(error)) from error  # a quantiser of another kind
+
+
+def _centre(model: Model, node: gs.Node) -> tuple[Link, Link]:
+    """The rounding operator as a Floor: what comes before that Floor, and what behind it."""
+    if not is_operator(node, "QuantizeLinear"):
+        shift = _ROUNDINGS[node.op]
+        return (node.inputs[0], [_Step("shift", np.asarray(shift))] if shift else []), (node.outputs[0], [])
+    back = _dequantised(model, node)
+    scale, zero = _quantisation(node)
+    low, high = _limits(node.outputs[0])
+    own_scale, own_zero = _quantisation(back)
+    if not np.all(np.isfinite(scale)) or not np.all(scale > 0):
+        raise _Broken("the scale of its quantiser is zero, negative or NaN", surely=True)
+    return (node.inputs[0], [_Step("scale", 1 / scale), _Step("shift", np.asarray(0.5))]), (
+        back.outputs[0],
+        [
+            _Step("shift", zero),
+            _Step("low", low),
+            _Step("high", high),
+            _Step("shift", -own_zero),
+            _Step("scale", own_scale),
+        ],
+    )
+
+
+def _dequantised(model: Model, node: gs.Node) -> gs.Node:
+    """The DequantizeLinear behind a QuantizeLinear. Several that do the same become one."""
+    integers = node.outputs[0]
+    users = list(integers.outputs)
+    if not users or model.is_output(integers) or not all(is_operator(user, "DequantizeLinear") for user in users):
+        raise _Refusal("its integers are used")
+    first, *others = users
+    for other in others:
+        same = all(np.array_equal(a, b) for a, b in zip(_quantisation(first), _quantisation(other), strict=True))
+        if not same or model.is_output(other.outputs[0]):
+            raise _Refusal("its integers are used in several ways")
+    for other in others:
+        merged = other.outputs[0]
+        for user in list(merged.outputs):
+            for index, tensor in enumerate(user.inputs):
+                if tensor is merged:
+                    user.inputs[index] = first.outputs[0]
+    return first
+
+
+def _limits(integers: gs.Tensor) -> tuple[Values, Values]:
+    """The smallest and the largest value of an integer type, those of four bits and fewer included."""
+    kind = re.fullmatch(r"(u?)int(\d+)", np.dtype(integers.dtype).name)
+    if kind is None:
+        raise _Refusal("it quantises to something else than integers")
+    unsigned, bits = bool(kind[1]), int(kind[2])
+    low, high = (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return np.asarray(float(low)), np.asarray(float(high))
+
+
+def _quantisation(node: gs.Node) -> tuple[Values, Values]:
+    """Scale and zero point of a QuantizeLinear or DequantizeLinear, shaped to broadcast against its input."""
+    given = [t for t in node.inputs[1:] if not t.is_empty()]
+    if not all(is_constant(t) for t in given):
+        raise _Refusal("its scale or zero point is computed")
+    rank = len(node.inputs[0].shape or ())
+    axis = node.attrs.get("axis", 1)
+    axis += rank if axis < 0 else 0
+    values = []
+    for tensor in given:
+        value = np.asarray(tensor.values).astype(np.float64)
+        if value.size == 1:
+            value = value.reshape(())
+        elif value.ndim != 1 or node.attrs.get("block_size", 0) or not 0 < axis < rank:
+            raise _Refusal("its scale is neither one number nor one a channel")
+        else:
+            value = value.reshape(-1, *[1] * (rank - axis - 1))
+        values.append(value)
+    return values[0], values[1] if len(values) > 1 else np.asarray(0.0)
+
+
+def _best(before: list[Link], after: list[Link], is_floor: bool) -> _Match:
     best: _Match | None = None
     refusals: list[_Refusal] = []
     for length in range(len(before) + len(after) - 1):
@@ -157,7 +262,7 @@ def _match(floor: gs.Node) -> _Match:
             if ahead >= len(before):
                 continue
             try:
-                match = _solve(before[: ahead + 1], after[: behind + 1])
+                match = _solve(before[: ahead + 1], after[: behind + 1], is_floor)
             except _Refusal as error:
                 refusals.append(error)
                 continue
@@ -173,12 +278,9 @@ def _match(floor: gs.Node) -> _Match:
     raise (broken or refusals)[-1]
 
 
-Link = tuple[gs.Tensor, list[_Step]]
-
-
-def _chain_before(floor: gs.Node) -> list[Link]:
+def _chain_before(nearest: Link) -> list[Link]:
     """The tensors before the Floor, nearest first, each with the steps from it to the next nearer one."""
-    links: list[Link] = [(floor.inputs[0], [])]
+    links = [nearest]
     while len(links) < _MAX_CHAIN:
         node = producer(links[-1][0])
         step = _steps(node)
@@ -188,9 +290,9 @@ def _chain_before(floor: gs.Node) -> list[Link]:
     return links
 
 
-def _chain_after(floor: gs.Node) -> list[Link]:
+def _chain_after(nearest: Link) -> list[Link]:
     """The tensors behind the Floor, nearest first, each with the steps from the next nearer one to it."""
-    links: list[Link] = [(floor.outputs[0], [])]
+    links = [nearest]
     while len(links) < _MAX_CHAIN:
         tensor = links[-1][0]
         through = _straight_through(tensor)
@@ -265,7 +367,7 @@ def _number(tensor: gs.Constant) -> Values:
     return values.reshape(()) if values.size == 1 else values
 
 
-def _solve(before: list[Link], after: list[Link]) -> _Match:
+def _solve(before: list[Link], after: list[Link], is_floor: bool) -> _Match:
     """Read the chain cut at these lengths as QCFS."""
     ahead = _Bounded.identity()
     for _, steps in reversed(before):
@@ -278,6 +380,8 @@ def _solve(before: list[Link], after: list[Link]) -> _Match:
     low = np.maximum(np.floor(ahead.low + _TOLERANCE), (behind.low - behind.shift) / behind.scale)
     # An upper bound before the shift by b reaches the Floor as L + b, one behind the shift as L.
     shifted = np.where(_is_integer(ahead.high), ahead.high, ahead.high - ahead.shift)
+    if not is_floor:
+        shifted = np.floor(ahead.high)  # a quantiser may be bounded between its levels
     high = np.minimum(shifted, (behind.high - behind.shift) / behind.scale)
     if np.any(np.isnan(low) | np.isnan(high)):
         raise _Broken("a bound is NaN", surely=True)
@@ -290,6 +394,8 @@ def _solve(before: list[Link], after: list[Link]) -> _Match:
     phi = np.unique(np.where(np.abs(ahead.shift - 0.5) <= _TOLERANCE, 0.5, ahead.shift))
     if phi.size != 1 or not 0 <= phi[0] < 1:
         raise _Refusal("the shift before the Floor is not one number in [0, 1)")
+    if not is_floor and np.any(_is_integer(ahead.high)):
+        raise _Refusal("its upper bound lies half way between two levels")
     if not (ahead.positive and behind.positive):
         # A negative scale before may be a neighbour's, and the neuron starts behind it; but one that the scale behind
         # undoes is a threshold.
@@ -344,9 +450,10 @@ def _is_integer(values: Values) -> NDArray[np.bool_]:
     return np.asarray(np.abs(finite - np.round(finite)) <= _TOLERANCE * np.maximum(np.abs(finite), 1))
 
 
-def _replace(model: Model, floor: gs.Node, match: _Match, labels: set[str]) -> None:
+def _replace(model: Model, rounding: gs.Node, match: _Match, labels: set[str]) -> str:
+    """Put a QCFS operator in the place of what was matched; returns its label."""
     target = match.target
-    label = _unique_label(_scope(floor.name or target.name), labels)
+    label = _unique_label(_scope(rounding.name.removesuffix("_QuantizeLinear") or target.name), labels)
     dtype = target.dtype
     threshold = model.constant(f"{label}/threshold", _for_sample(match.threshold, match.source).astype(dtype))
     target.inputs.clear()
@@ -367,6 +474,7 @@ def _replace(model: Model, floor: gs.Node, match: _Match, labels: set[str]) -> N
             domain=ops.DOMAIN,
         )
     )
+    return label
 
 
 def _for_sample(values: Array, tensor: gs.Tensor) -> Array:

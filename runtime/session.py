@@ -166,6 +166,8 @@ class InferenceSession:
         """A session on the model. ``folder`` holds the external data of a model given as bytes."""
         options = session_options(threads=self._threads) if self._kernels == "numpy" else _options(self._threads)
         options.log_severity_level = 4  # its errors become exceptions here
+        # quantisers are computed as they are written, not by integer kernels that round elsewhere
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         if folder is not None:
             options.add_session_config_entry(_EXTERNAL_DATA, os.fspath(folder))
         try:
