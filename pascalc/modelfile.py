@@ -21,7 +21,7 @@ import onnx.numpy_helper
 import onnx.version_converter
 import onnx_graphsurgeon as gs
 
-from pascalc import ops, quantisers
+from pascalc import limits, ops, quantisers
 from pascalc.errors import CompileError
 from pascalc.files import read_bytes, write_atomically, write_together
 from pascalc.graph import Array, Model, Note
@@ -60,11 +60,16 @@ def _load(data: bytes, path: Path) -> Model:
     model = _parse(data, path)
     digest = hashlib.sha256(data).hexdigest()
     del data
+    limits.check_size(model, path)
     weights = _detach(model, path)
     rewritten = quantisers.holds_quantisers(model)
     # Parsing the skeleton anew lets go of the arena that held the weights.
     model = onnx.ModelProto.FromString(model.SerializeToString())
     model = _modernise(model, path)
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:  # unknown, as onnxruntime reads it
+                dim.ClearField("dim_value")
     for value in model.graph.input:
         if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
             raise CompileError(
@@ -258,6 +263,7 @@ def _detach(model: onnx.ModelProto, path: Path) -> dict[str, Array]:
             raise CompileError(f"two initializers are named '{tensor.name}'", file=path)
         seen.add(tensor.name)
         array = _values(tensor, path)
+        limits.check_numbers(array, tensor.name, path)
         if _is_big(array):
             weights[tensor.name] = array
         else:
@@ -413,7 +419,10 @@ def _modernise(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         _constants_to_initializers(model.graph)
     foreign = [(f.domain, f.name) for f in model.functions if f.domain == ops.DOMAIN]
     if len(model.functions) > len(foreign):
-        model = onnx.inliner.inline_selected_functions(model, foreign, exclude=True)
+        try:
+            model = onnx.inliner.inline_selected_functions(model, foreign, exclude=True)
+        except Exception as error:  # several of the C++ library's own, all with a message
+            raise CompileError(f"its functions cannot be inlined: {_first_line(error)}", file=path) from error
         _constants_to_initializers(model.graph)
     quantisers.expand(model, path)
     return model

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
-from pascalc.graph import has_tensor, is_constant
+from pascalc.graph import Array, has_tensor, is_constant
 from pascalc.linear import is_batched
 
 
@@ -127,9 +127,15 @@ def decide(node: gs.Node, types: Types) -> Decision:
     if not is_batched(node.outputs[0]):
         raise Declined("the first axis of its result is not the batch")
     decision = info.rule(node, types)
+    if info.kind == "linear" and any(is_constant(t) and not _is_finite(t.values) for t in node.inputs):
+        raise Declined("an infinite weight makes NaN of a step without spikes")
     if not all(is_constant(node.inputs[index]) for index in decision.split):
         raise Declined("its additive constant is computed")
     return decision
+
+
+def _is_finite(values: Array) -> bool:
+    return values.dtype.kind != "f" or not values.size or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
 
 
 def own_output(node: gs.Node, data: TimeType) -> TimeType:

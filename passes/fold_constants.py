@@ -20,7 +20,8 @@ from pascalc.graph import Array, Model, is_constant, is_operator, sweep
 from pascalc.passes.base import Pass
 from pascalc.passes.infer_shapes import InferShapes
 
-#: A result may be this large, or as large as the inputs, so that a tiny file cannot ask for terabytes.
+#: So many elements may be computed, and a few times as many as the file holds, so that a tiny file cannot ask for
+#: terabytes.
 _MAX_ELEMENTS = 2**20
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 
@@ -33,8 +34,10 @@ class FoldConstants(Pass):
 
     def run(self, model: Model) -> int:
         total = 0
+        constants = [t for t in model.graph.tensors().values() if is_constant(t)]
+        room = _MAX_ELEMENTS + 16 * sum(prod(t.shape) for t in constants)
         while True:
-            count, waiting = _fold(model, self.name())
+            count, waiting, room = _fold(model, self.name(), room)
             total += count
             if not count or not waiting:
                 break
@@ -42,14 +45,18 @@ class FoldConstants(Pass):
         return total
 
 
-def _fold(model: Model, name: str) -> tuple[int, bool]:
-    """Fold what can be folded; returns how many nodes, and whether others wait only for their size."""
+def _fold(model: Model, name: str, room: int) -> tuple[int, bool, int]:
+    """Fold what can be folded into so many elements; returns how many nodes, whether others wait only for their size,
+    and how many elements are left."""
     count, waiting = 0, False
     for node in list(model.graph.nodes):
         if not _is_constant(model, node):
             continue
-        if not _is_bounded(node):
-            waiting = waiting or not all(_is_static(t) for t in node.outputs)
+        if not all(_is_static(t) for t in node.outputs):
+            waiting = True
+            continue
+        size = sum(prod(t.shape) for t in node.outputs)
+        if size > room:
             continue
         try:
             values = _evaluate(model, node)
@@ -62,9 +69,10 @@ def _fold(model: Model, name: str) -> tuple[int, bool]:
         for tensor, array in zip(outputs, values, strict=True):
             tensor.to_constant(array)
         count += 1
+        room -= size
     model.graph.nodes[:] = [node for node in model.graph.nodes if node.outputs]
     sweep(model)
-    return count, waiting
+    return count, waiting, room
 
 
 def _is_constant(model: Model, node: gs.Node) -> bool:
@@ -78,11 +86,6 @@ def _is_constant(model: Model, node: gs.Node) -> bool:
     if not given or not all(is_constant(t) for t in given):
         return False
     return not any(t.is_empty() or model.is_output(t) for t in node.outputs)
-
-
-def _is_bounded(node: gs.Node) -> bool:
-    limit = max(sum(t.values.size for t in node.inputs if is_constant(t)), _MAX_ELEMENTS)
-    return all(_is_static(t) and prod(t.shape) <= limit for t in node.outputs)
 
 
 def _is_static(tensor: gs.Tensor) -> bool:

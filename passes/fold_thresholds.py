@@ -58,44 +58,48 @@ class FoldThresholds(Pass):
 
 def _layers_before(model: Model, tensor: gs.Tensor, theta: Scale) -> list[gs.Node] | None:
     """The layers whose sum the neuron integrates, or None where one of them cannot be scaled."""
-    node = producer(tensor)
-    if node is None or len(tensor.outputs) != 1 or model.is_output(tensor):
-        return None
-    if is_layer(node):
-        bias_is_own = not has_tensor(node, 2) or is_constant(node.inputs[2])
-        return [node] if owns_weight(node) and bias_is_own and _channels_fit(node, theta) else None
-    if is_operator(node, "Add", "Sub", "Sum"):
-        found: list[gs.Node] = []
-        for operand in node.inputs:
-            layers = None if is_constant(operand) else _layers_before(model, operand, theta)
-            if layers is None:
-                return None
-            found += layers
-        return found
     passes = _CHANNELWISE if theta.size > 1 else (*_CHANNELWISE, *_SHAPES)
-    return _layers_before(model, node.inputs[0], theta) if is_operator(node, *passes) else None
+    found: list[gs.Node] = []
+    pending = [tensor]
+    while pending:
+        tensor = pending.pop()
+        node = producer(tensor)
+        if node is None or len(tensor.outputs) != 1 or model.is_output(tensor):
+            return None
+        if is_layer(node):
+            bias_is_own = not has_tensor(node, 2) or is_constant(node.inputs[2])
+            if not (owns_weight(node) and bias_is_own and _channels_fit(node, theta)):
+                return None
+            found.append(node)
+        elif is_operator(node, "Add", "Sub", "Sum"):
+            pending += node.inputs
+        elif is_operator(node, *passes):
+            pending.append(node.inputs[0])
+        else:
+            return None
+    return found
 
 
 def _layers_behind(model: Model, tensor: gs.Tensor, theta: Scale) -> list[gs.Node] | None:
     """The layers that the neuron's train reaches, or None where something else uses it too."""
-    if model.is_output(tensor) or not tensor.outputs:
-        return None
     passes = _CHANNELWISE if theta.size > 1 else (*_CHANNELWISE, *_SHAPES)
     found: list[gs.Node] = []
-    for node in tensor.outputs:
-        if node.inputs[0] is not tensor or any(t is tensor for t in node.inputs[1:]):
+    pending = [tensor]
+    while pending:
+        tensor = pending.pop()
+        if model.is_output(tensor) or not tensor.outputs:
             return None
-        if is_layer(node):
-            if not owns_weight(node) or not _inputs_fit(node, theta):
+        for node in tensor.outputs:
+            if node.inputs[0] is not tensor or any(t is tensor for t in node.inputs[1:]):
                 return None
-            found.append(node)
-        elif is_operator(node, *passes):
-            layers = _layers_behind(model, node.outputs[0], theta)
-            if layers is None:
+            if is_layer(node):
+                if not owns_weight(node) or not _inputs_fit(node, theta):
+                    return None
+                found.append(node)
+            elif is_operator(node, *passes):
+                pending.append(node.outputs[0])
+            else:
                 return None
-            found += layers
-        else:
-            return None
     return found
 
 

@@ -26,6 +26,8 @@ from pascalc.passes.base import Pass
 Shape = list[Any] | None
 
 _PROBES = (2, 3)
+#: Biases and other lists of numbers are shorter than this.
+_LONG = 2**20
 _UNSUPPORTED: dict[int, str] = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
 
 
@@ -111,13 +113,26 @@ def _infer(proto: onnx.ModelProto, batched: set[str], batch: int, model: Model) 
         value.type.tensor_type.ClearField("shape")
     del probe.graph.value_info[:]
     while True:
-        try:
-            inferred = onnx.shape_inference.infer_shapes(probe, data_prop=True)
-        except onnx.shape_inference.InferenceError as error:
-            raise CompileError(f"the shapes of the network do not fit together: {error}", file=model.file) from error
-        types = _types(inferred)
-        if not _settle(probe, types, model.opset):
-            return types
+        types = _types(_inferred(probe, model, False))
+        if _settle(probe, types, model.opset):
+            continue
+        # Only where an input has other dynamic dimensions is a shape left that is known in part; onnx then follows
+        # the values of all small tensors, and must not meet a large one: it would hold its values one by one.
+        # The bodies of neurons compute with shapes, too.
+        computes = probe.functions or any(node.op_type in ("Shape", "Size") for node in probe.graph.node)
+        return _types(_inferred(probe, model, True)) if computes and not _has_long_values(types) else types
+
+
+def _inferred(probe: onnx.ModelProto, model: Model, follow_values: bool) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(probe, data_prop=follow_values)
+    except onnx.shape_inference.InferenceError as error:
+        raise CompileError(f"the shapes of the network do not fit together: {error}", file=model.file) from error
+
+
+def _has_long_values(types: dict[str, tuple[Any, Shape]]) -> bool:
+    lists = [shape for _, shape in types.values() if shape is not None and len(shape) == 1]
+    return any(isinstance(shape[0], int) and shape[0] > _LONG for shape in lists)
 
 
 def _settle(probe: onnx.ModelProto, types: dict[str, tuple[Any, Shape]], opset: int) -> bool:

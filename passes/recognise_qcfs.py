@@ -431,6 +431,8 @@ def _saturated(before: list[Link]) -> Values:
     """What reaches the Floor from an infinite input, in the network's own arithmetic: without a shift by 1/2 an upper
     bound that was rounded down costs a level."""
     dtype = before[0][0].dtype
+    if dtype is not None and np.dtype(dtype).kind != "f":
+        raise _Refusal("it does not compute with real numbers")
     value = np.asarray(np.inf, dtype)
     for _, steps in reversed(before):
         for step in steps:
