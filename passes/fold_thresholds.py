@@ -4,6 +4,9 @@ A neuron fires c = clip(floor(z*L/theta + phi), 0, L) spikes of height theta/L. 
 layer before (its weights and bias multiplied by L/theta) and the layer behind multiplied by theta/L, the same spikes
 have height 1. Done only where every layer before and behind can take its factor: linear layers with a weight of their
 own, reached through additions, pooling and shape operators alone.
+
+Neurons on an analog current are left as they are: the layer before them multiplies real numbers anyway, and flat
+regions of an image give the same current many times over, so that one rounded weight would decide a tie in all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from pascalc.graph import Model, has_tensor, is_constant, is_operator, is_ours, producer, set_input
+from pascalc.graph import Model, captured, has_tensor, is_constant, is_operator, is_ours, producer, set_input
 from pascalc.linear import Scale, is_layer, owns_weight, scale_layer
 from pascalc.passes.base import Pass
 
@@ -34,18 +37,19 @@ class FoldThresholds(Pass):
         inputs: dict[int, Scale] = {}
         layers: dict[int, gs.Node] = {}
         count = 0
+        behind = _behind_neurons(model)
         for neuron in model.graph.nodes:
-            if not is_ours(neuron, "QCFS"):
+            if not is_ours(neuron, "QCFS") or id(neuron.inputs[0]) not in behind:
                 continue
             theta, levels = neuron.inputs[1].values.astype(np.float64), neuron.attrs["levels"]
             before = _layers_before(model, neuron.inputs[0], theta)
-            behind = _layers_behind(model, neuron.outputs[0], theta)
-            if before is None or behind is None:
+            after = _layers_behind(model, neuron.outputs[0], theta)
+            if before is None or after is None:
                 continue
             for layer in before:
                 outputs[id(layer)] = (levels / theta).reshape(-1)
                 layers[id(layer)] = layer
-            for layer in behind:
+            for layer in after:
                 inputs[id(layer)] = (theta / levels).reshape(-1)
                 layers[id(layer)] = layer
             dtype = neuron.inputs[1].dtype
@@ -54,6 +58,15 @@ class FoldThresholds(Pass):
         for key, layer in layers.items():
             scale_layer(model, layer, outputs.get(key), inputs.get(key))
         return count
+
+
+def _behind_neurons(model: Model) -> set[int]:
+    """The tensors that depend on a neuron's output, by identity; the others are analog."""
+    found: set[int] = set()
+    for node in model.graph.nodes:
+        if is_ours(node, "QCFS") or any(id(t) in found for t in (*node.inputs, *captured(node))):
+            found.update(id(t) for t in node.outputs)
+    return found
 
 
 def _layers_before(model: Model, tensor: gs.Tensor, theta: Scale) -> list[gs.Node] | None:
