@@ -11,11 +11,13 @@ import numpy as np
 import onnx
 
 from pascalc import pipeline
-from pascalc.graph import Model
-from pascalc.linear import is_layer, macs
+from pascalc.graph import Model, is_ours
+from pascalc.linear import is_layer, macs, product_macs
 from pascalc.modelfile import load
 from pascalc.neurons import analysed_neurons, is_spiking, neurons
+from pascalc.ops import DOMAIN, QCFS
 from pascalc.passes import UNROLLED
+from pascalc.timing import Analog, Const, Declined, Spikes, TimeType, Train, decide, own_output
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,17 @@ class NeuronInfo:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A network's interface, neurons, what does not spike, and its multiply-accumulates for one sample."""
+    """A network's interface, neurons, what does not spike, and its multiply-accumulates for one sample.
+
+    ``spiking_macs`` are those of ``macs`` whose input is a train: accumulates for spikes, where the train is one.
+    """
 
     inputs: list[str]
     outputs: list[str]
     neurons: list[NeuronInfo]
     not_spiking: list[str]
     macs: int
+    spiking_macs: int
     metadata: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -75,15 +81,43 @@ def inspect_model(model: Model, thresholds: dict[str, Any] | None = None) -> Ins
         )
         for n in neurons(model)
     ]
+    counts = [(macs(node) if is_layer(node) else product_macs(node)) or 0 for node in model.graph.nodes]
+    spiking = _fed_by_trains(model)
     noted = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "unroll-time"]
     return Inspection(
         inputs=[_describe(v) for v in model.interface_inputs],
         outputs=[_describe(v) for v in model.interface_outputs],
         neurons=found,
         not_spiking=noted or _recorded(model),
-        macs=sum(macs(node) or 0 for node in model.graph.nodes if is_layer(node)),
+        macs=sum(counts),
+        spiking_macs=sum(n for n, node in zip(counts, model.graph.nodes, strict=True) if id(node) in spiking),
         metadata={k: v for k, v in model.metadata.items() if k.startswith("pascalc.")},
     )
+
+
+def _fed_by_trains(model: Model) -> set[int]:
+    """The nodes (by identity) that work on trains; the counts of a collapsed network and the levels of a source stand
+    for trains. In an unrolled network sums over time are explicit, elsewhere the rules say what would be summed."""
+    unrolled = is_spiking(model)
+    types: dict[int, TimeType] = {id(t): Analog() for t in model.graph.inputs}
+    found: set[int] = set()
+    for node in model.graph.nodes:
+        given = tuple(types.get(id(t), Const()) for t in node.inputs)
+        if is_ours(node, QCFS.name):
+            output: TimeType = Spikes(node.attrs["levels"], height=1.0)
+        elif node.domain == DOMAIN:
+            output = own_output(node, given[0])
+        else:
+            output = next((t for t in given if isinstance(t, Train)), Analog())
+            if not unrolled:
+                try:
+                    output = decide(node, given).output
+                except Declined:
+                    output = Analog()
+            if isinstance(output, Train):
+                found.add(id(node))
+        types.update((id(t), output) for t in node.outputs)
+    return found
 
 
 def _recorded(model: Model) -> list[str]:

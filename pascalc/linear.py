@@ -120,6 +120,17 @@ def macs(node: gs.Node) -> int | None:
     return int(prod(shape[1:]) * fan_in(node))
 
 
+def product_macs(node: gs.Node) -> int | None:
+    """Multiply-accumulates for one sample of a MatMul without a weight matrix of its own, as in attention; 0 for any
+    other operator, None where shapes are not known."""
+    if not is_operator(node, "MatMul") or is_layer(node) or all(is_constant(t) for t in node.inputs):
+        return 0
+    out, left = node.outputs[0].shape, node.inputs[0].shape
+    if not out or not left or not all(isinstance(d, int) for d in (*out[1:], left[-1])):
+        return None
+    return int(prod(out[1:]) * left[-1])
+
+
 def nearest_layer(tensor: gs.Tensor) -> gs.Node | None:
     """The linear layer whose sums reach the tensor through element-wise, pooling and shape operators, if there is
     exactly one way back."""

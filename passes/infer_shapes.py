@@ -51,6 +51,8 @@ class InferShapes(Pass):
                 if is_operator(node, "Reshape"):
                     fixed += _fix_computed(model, node)
                     unbaked += _fix_baked(model, node)
+                elif is_operator(node, "Resize"):
+                    unbaked += _fix_resize(model, node)
             rewrites += fixed + unbaked
             if not unbaked:  # a reshape freed of its batch changes the shapes behind it
                 break
@@ -232,8 +234,7 @@ def _fix_baked(model: Model, node: gs.Node) -> int:
     if sample is None or not target or target[0] <= 0:
         return 0
     rest = target[1:]
-    declared = model.interface_inputs[0].type.tensor_type.shape.dim[0]
-    if rest.count(-1) == 1 and target[0] == declared.dim_value and 0 not in rest:
+    if rest.count(-1) == 1 and target[0] == _declared_batch(model) and 0 not in rest:
         known = -prod(rest)
         if prod(sample) % known:
             return 0
@@ -241,6 +242,33 @@ def _fix_baked(model: Model, node: gs.Node) -> int:
     if any(d <= 0 for d in rest) or prod(rest) != prod(sample):
         return 0
     _set_target(model, node, rest)
+    return 1
+
+
+def _declared_batch(model: Model) -> int:
+    """The batch size of the export; 0 where it is dynamic."""
+    dims = model.interface_inputs[0].type.tensor_type.shape.dim
+    return int(dims[0].dim_value) if dims else 0
+
+
+def _fix_resize(model: Model, node: gs.Node) -> int:
+    """A resize to sizes that include the batch, computed or those of the export, becomes one by scales."""
+    sample = _sizes(node.inputs[0])
+    kept = node.attrs.get("keep_aspect_ratio_policy", "stretch") == "stretch" and "axes" not in node.attrs
+    cropped = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    if sample is None or not has_tensor(node, 3) or not kept or cropped:
+        return 0
+    out = _sizes(node.outputs[0])
+    if is_constant(node.inputs[3]):
+        batch, *wanted = (int(v) for v in node.inputs[3].values)
+        out = wanted if batch == _declared_batch(model) else None
+    if out is None or len(out) != len(sample):
+        return 0
+    scales = np.array([1, *(new / old for new, old in zip(out, sample, strict=True))], np.float32)
+    if any(int(np.float32(old) * scale) != new for old, scale, new in zip(sample, scales[1:], out, strict=True)):
+        return 0  # rounding the scale would cost a row
+    node.inputs.pop()
+    set_input(node, 2, model.constant(f"{node.outputs[0].name}_scales", scales))
     return 1
 
 
