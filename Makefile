@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The CPU build of the version tested; only the tests of pascalc.train need it.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-slow bench docs clean
+.PHONY: demo test test-slow fuzz bench docs clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/python examples/fashion-mnist/demo.py
@@ -18,6 +18,13 @@ test: $(VENV)/dev.stamp
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow
+
+# Random networks and mutated files: each verifies or is refused. About two hours.
+FUZZ_GRAPHS ?= 5000
+FUZZ_MUTATIONS ?= 5000
+fuzz: $(VENV)/dev.stamp
+	FUZZ_GRAPHS=$(FUZZ_GRAPHS) $(BIN)/python -m pytest -m slow tests/fuzz --hypothesis-show-statistics
+	$(BIN)/python -m tests.fuzz.run --cases $(FUZZ_MUTATIONS)
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/speed.py

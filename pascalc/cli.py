@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pascalc.adjustable import Effect
     from pascalc.correction import Correction
     from pascalc.graph import Note
-    from pascalc.inspector import Inspection
     from pascalc.planner import Planned
 
 _FILE = click.Path(path_type=Path)
@@ -193,7 +192,7 @@ def compile_command(
     lines = [
         f"{result.source} -> {result.output}",
         f"{len(found)} layers of {neuron} neurons, {schedule}; levels {_span([n.levels for n in found])}, "
-        f"{_macs(result.network)}",
+        f"{result.network.macs / 1e6:.1f} M multiply-accumulates a sample",
     ]
     values = result.to_json()
     if planned is not None:
@@ -375,7 +374,7 @@ def inspect_command(model: Path, json_file: str | None) -> None:
         table(["neuron", "theta", "L", "steps in", "steps out", "fan-in"], rows),
         "",
         f"inputs: {', '.join(result.inputs)}; outputs: {', '.join(result.outputs)}",
-        _macs(result),
+        f"{result.macs / 1e6:.1f} M multiply-accumulates a sample",
         *(f"not spiking: {line}" for line in result.not_spiking),
     ]
     _report("\n".join(lines), result.to_json(), json_file)
@@ -406,6 +405,36 @@ def report_command(
     if html_file is not None:
         write_atomically(html_file, [html(result).encode()])
     _report(text(result), result.to_json(), json_file)
+
+
+@main.command("reduce")
+@click.argument("model", type=_FILE, metavar="MODEL.onnx")
+@click.option(
+    "--fails",
+    required=True,
+    metavar="COMMAND",
+    help="Fails with its status on MODEL.onnx, not 0. Run without a shell; {} is the model to try, else it comes last.",
+)
+@click.option("-o", "--output", type=_FILE, metavar="OUT.onnx", help="Default: MODEL.reduced.onnx beside the model.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="S",
+    help="Seconds for one run; a model that takes longer is not tried again.",
+)
+@_json
+def reduce_command(model: Path, fails: str, output: Path | None, timeout: float, json_file: str | None) -> None:
+    """Shrink MODEL.onnx to a small model on which COMMAND still ends with the same status other than 0."""
+    from pascalc.reducer import reduce_model
+
+    with _progress("reducing") as progress:
+        result = reduce_model(model, fails, output, timeout=timeout, progress=progress)
+    before, after = result.nodes
+    text = f"{result.output}: {before} -> {after} nodes; status {result.status}; {result.runs} runs"
+    values = {"output": str(result.output), "status": result.status, "nodes": [before, after], "runs": result.runs}
+    _report(text, values, json_file)
 
 
 @main.command("passes")
@@ -542,11 +571,6 @@ def _span(levels: list[int]) -> str:
 
 def _some(items: list[str], most: int = 5) -> list[str]:
     return items if len(items) <= most else [*items[:most], f"and {len(items) - most} more (--explain)"]
-
-
-def _macs(network: Inspection) -> str:
-    share = f", {network.spiking_macs / network.macs:.0%} of them on trains of spikes" if network.macs else ""
-    return f"{network.macs / 1e6:.1f} M multiply-accumulates a sample{share}"
 
 
 def _warnings(notes: list[Note]) -> list[str]:

@@ -391,8 +391,12 @@ def chain(length: int, op: str = "Relu", **attributes: Any) -> onnx.ModelProto:
 
 
 for op, given in {
-    "Relu": {}, "Identity": {}, "Flatten": {}, "Neg": {},
-    "Transpose": {"perm": [0, 1, 3, 2]}, "MaxPool": {"kernel_shape": [1, 1]},
+    "Relu": {},
+    "Identity": {},
+    "Flatten": {},
+    "Neg": {},
+    "Transpose": {"perm": [0, 1, 3, 2]},
+    "MaxPool": {"kernel_shape": [1, 1]},
 }.items():
 
     @case(f"{op} 3,000 times", COMPILED)
