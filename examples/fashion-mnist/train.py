@@ -24,6 +24,8 @@ from pascalc.train import export, replace_relu
 
 PEAK_RATE = 0.1
 WEIGHT_DECAY = 5e-4
+#: Training images whose levels are counted, as many as in PASCAL.
+CALIBRATION = 3000
 LABEL_SMOOTHING = 0.1
 INITIAL_THETA = 4.0
 SHIFT = 2
@@ -177,8 +179,11 @@ def main(
             f"test accuracy {accuracy(model, test_images, test_labels):.2%}, {time.monotonic() - start:.0f} s"
         )
 
-    # The VGG's file has its BatchNormalizations folded, the ResNet's keeps them: a compiler meets both.
-    export(model, test_images[:1], out, fold_bn=network == "vgg")
+    # The VGG's file has its BatchNormalizations folded and level histograms recorded, the ResNet's keeps its
+    # BatchNormalizations: a compiler meets both, and can plan levels from either file alone.
+    fold = network == "vgg"
+    calibration = images[:CALIBRATION].split(batch) if fold else None
+    export(model, test_images[:1], out, fold_bn=fold, calibration=calibration)
     click.echo(
         f"{out}: {out.stat().st_size / 1e6:.2f} MB, "
         f"test accuracy in onnxruntime {onnx_accuracy(out, test_images, test_labels):.2%}"
