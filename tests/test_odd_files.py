@@ -1,0 +1,168 @@
+"""Old and odd files: what exporters of other years and other toolchains wrote compiles, and verifies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import pascalc
+from pascalc.errors import CompileError
+from pascalc.runtime import InferenceSession
+from tests.small_networks import Array, Builder, write
+
+
+def qcfs(b: Builder, x: str, name: str, levels: int, theta: float, opset: int) -> str:
+    """The usual module, with the bounds of Clip where the opset has them."""
+    x = b.node("Div", [x, b.constant(f"{name}.theta", theta)], f"/{name}/Div")
+    if opset < 11:
+        x = b.node("Clip", [x], f"/{name}/Clip", min=0.0, max=1.0)
+    else:
+        x = b.node("Clip", [x, b.constant(f"{name}.0", 0.0), b.constant(f"{name}.1", 1.0)], f"/{name}/Clip")
+    x = b.node("Mul", [x, b.constant(f"{name}.levels", levels)], f"/{name}/Mul")
+    x = b.node("Floor", [b.node("Add", [x, b.constant(f"{name}.half", 0.5)], f"/{name}/Add")], f"/{name}/Floor")
+    x = b.node("Div", [x, b.constant(f"{name}.levels2", levels)], f"/{name}/Div2")
+    return b.node("Mul", [x, b.constant(f"{name}.theta2", theta)], f"/{name}/Mul2")
+
+
+def network(opset: int, batch: int | str = "N") -> onnx.ModelProto:
+    """NHWC at the door, BatchNormalization, an enlargement as the opset has it, Dropout, a Reshape with the batch."""
+    b = Builder(2)
+    b.input("x", [batch, 6, 6, 2])
+    x = b.node("Transpose", ["x"], "to_nchw", perm=[0, 3, 1, 2])
+    x = b.batch_norm(b.conv(x, "conv1", (2, 4)), "bn", 4)
+    x = qcfs(b, x, "a", 4, 1.5, opset)
+    x = b.node("MaxPool", [x], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    scales = b.constant("scales", [1, 1, 2, 2])
+    if opset < 9:
+        del b.weights[-1]
+        x = b.node("Upsample", [x], "up", mode="nearest", scales=[1.0, 1.0, 2.0, 2.0])
+    elif opset < 10:
+        x = b.node("Upsample", [x, scales], "up", mode="nearest")
+    elif opset < 11:
+        x = b.node("Resize", [x, scales], "up", mode="nearest")
+    else:
+        x = b.node("Resize", [x, b.constant("roi", []), scales], "up", mode="nearest")
+    x = b.node("Dropout", [x], "drop", **({"ratio": 0.5} if opset < 12 else {}))
+    x = qcfs(b, b.conv(x, "conv2", (4, 3)), "b", 2, 1.0, opset)
+    x = b.node("AveragePool", [x], "mean", kernel_shape=[6, 6])
+    rows = b.constant("shape", [-1 if isinstance(batch, str) else batch, 3], np.int64)
+    x = b.gemm(b.node("Reshape", [x, rows], "flat"), "fc", (3, 4))
+    return b.model(
+        {"y": x}, [batch, 4], opset_imports=[helper.make_opsetid("", opset)], ir_version=3 if opset < 9 else 6
+    )
+
+
+def data_of(shape: tuple[int, ...], folder: Path, dtype: Any = np.float32) -> Path:
+    np.savez(folder / "data.npz", x=np.random.default_rng(3).normal(0, 1, shape).astype(dtype))
+    return folder / "data.npz"
+
+
+def assert_lossless(model: onnx.ModelProto, data: Path, schedule: str = "unrolled") -> pascalc.Compilation:
+    """Compile, verify, and the interface is the source's."""
+    source = write(model, data.with_name("source.onnx"))
+    result = pascalc.compile(source, schedule=schedule)
+    check = pascalc.verify(source, result.output, data)
+    assert check.equivalent, check.findings()
+    emitted = onnx.load(result.output)
+    weights = {t.name for t in model.graph.initializer}
+    assert list(emitted.graph.input) == [v for v in model.graph.input if v.name not in weights]
+    assert list(emitted.graph.output) == list(model.graph.output)
+    return result
+
+
+@pytest.mark.parametrize("schedule", ["unrolled", "collapsed"])
+@pytest.mark.parametrize("batch", ["N", 1])
+@pytest.mark.parametrize("opset", [8, 9, 10, 11, 12, 13])
+def test_old_opsets(opset: int, batch: int | str, schedule: str, tmp_path: Path) -> None:
+    model = network(opset, batch)
+    if opset < 9:  # IR 3: every initializer is an input, too
+        model.graph.input.extend(
+            helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
+        )
+    result = assert_lossless(model, data_of((6, 6, 6, 2), tmp_path), schedule)
+    assert [n.levels for n in result.network.neurons] == [4, 2]
+    assert result.network.not_spiking == []
+
+
+def test_unnamed_nodes(tmp_path: Path) -> None:
+    model = network(13)
+    for node in model.graph.node:
+        node.name = ""
+    result = assert_lossless(model, data_of((4, 6, 6, 2), tmp_path))
+    assert len({n.name for n in result.network.neurons} - {""}) == 2
+
+
+def test_constant_nodes(tmp_path: Path) -> None:
+    model = network(13)
+    constants = [helper.make_node("Constant", [], [t.name], value=t) for t in model.graph.initializer]
+    nodes = [*constants, *model.graph.node]
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    assert_lossless(model, data_of((4, 6, 6, 2), tmp_path))
+
+
+def perceptron() -> onnx.ModelProto:
+    """Two layers of neurons and a residual; onnxruntime has no float64 convolution, with or without neurons."""
+    b = Builder(6)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "one", (6, 8)), "a", 4, 1.5)
+    x = b.node("Add", [x, b.qcfs(b.gemm(x, "two", (8, 8)), "b", 8)], "add")
+    return b.model({"y": b.gemm(x, "out", (8, 3))}, ["N", 3])
+
+
+def doubled(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network in float64."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+    return model
+
+
+@pytest.mark.parametrize("schedule", ["unrolled", "collapsed"])
+def test_float64(schedule: str, tmp_path: Path) -> None:
+    data = data_of((6, 6), tmp_path, np.float64)
+    result = assert_lossless(doubled(perceptron()), data, schedule)
+    feeds = {"x": np.load(data)["x"]}
+    (y,) = InferenceSession(result.output).run(None, feeds)
+    assert y.dtype == np.float64
+    np.testing.assert_allclose(y, InferenceSession(result.source).run(None, feeds)[0], rtol=1e-12)
+    if schedule == "unrolled":
+        with pytest.raises(CompileError, match="float"):
+            InferenceSession(result.output, "numpy").run(None, feeds)
+
+
+def sparse_model(folder: Path, rows: int) -> Path:
+    """A network whose first weight of ``rows`` x 4096 floats lies in a file without disk blocks: all zeros."""
+    b = Builder(4)
+    x = b.node("MatMul", [b.input("x", ["N", rows]), "wide"], "wide_layer")
+    x = b.node("Add", [x, b.random("bias", (4096,), 1.0)], "add")
+    x = b.qcfs(x, "act", 4, 1.5)
+    model = b.model({"y": b.gemm(x, "fc", (4096, 2))}, ["N", 2])
+    tensor = TensorProto(name="wide", dims=[rows, 4096], data_type=TensorProto.FLOAT)
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    model.graph.initializer.append(tensor)
+    with (folder / "weights.bin").open("wb") as file:
+        file.truncate(rows * 4096 * 4)
+    path = folder / "source.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("rows", [64, pytest.param(150_000, marks=pytest.mark.slow)])
+def test_external_data(rows: int, tmp_path: Path) -> None:
+    """With 150,000 rows the weights are 2.3 GiB."""
+    source = sparse_model(tmp_path, rows)
+    result = pascalc.compile(source)
+    assert [n.levels for n in result.network.neurons] == [4]
+    feeds: dict[str, Array] = {"x": np.ones((2, rows), np.float32)}
+    before, after = (InferenceSession(path).run(None, feeds)[0] for path in (source, result.output))
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+    assert (tmp_path / "source.snn.onnx.data").exists() == (rows > 64)
