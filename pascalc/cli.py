@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pascalc.adjustable import Effect
     from pascalc.correction import Correction
     from pascalc.graph import Note
+    from pascalc.inspector import Inspection
     from pascalc.planner import Planned
 
 _FILE = click.Path(path_type=Path)
@@ -192,7 +193,7 @@ def compile_command(
     lines = [
         f"{result.source} -> {result.output}",
         f"{len(found)} layers of {neuron} neurons, {schedule}; levels {_span([n.levels for n in found])}, "
-        f"{result.network.macs / 1e6:.1f} M multiply-accumulates a sample",
+        f"{_macs(result.network)}",
     ]
     values = result.to_json()
     if planned is not None:
@@ -374,7 +375,7 @@ def inspect_command(model: Path, json_file: str | None) -> None:
         table(["neuron", "theta", "L", "steps in", "steps out", "fan-in"], rows),
         "",
         f"inputs: {', '.join(result.inputs)}; outputs: {', '.join(result.outputs)}",
-        f"{result.macs / 1e6:.1f} M multiply-accumulates a sample",
+        _macs(result),
         *(f"not spiking: {line}" for line in result.not_spiking),
     ]
     _report("\n".join(lines), result.to_json(), json_file)
@@ -571,6 +572,11 @@ def _span(levels: list[int]) -> str:
 
 def _some(items: list[str], most: int = 5) -> list[str]:
     return items if len(items) <= most else [*items[:most], f"and {len(items) - most} more (--explain)"]
+
+
+def _macs(network: Inspection) -> str:
+    share = f", {network.spiking_macs / network.macs:.0%} of them on trains of spikes" if network.macs else ""
+    return f"{network.macs / 1e6:.1f} M multiply-accumulates a sample{share}"
 
 
 def _warnings(notes: list[Note]) -> list[str]:
