@@ -204,17 +204,27 @@ class _Verifier:
     # --- the networks that are run --------------------------------------------------------------------------------
 
     def _source_sessions(self) -> tuple[InferenceSession, ort.InferenceSession]:
-        """The source as it is and unoptimised; activations that are explicit operators get their bodies, and QONNX
-        quantisers are written out."""
+        """The source as it is and unoptimised; at the compiled network's levels where those were changed. Activations
+        that are explicit operators get their bodies, and QONNX quantisers are written out."""
         model = load(self.source)
         explicit = any(is_ours(node, *ops.OPERATORS) for node in model.graph.nodes)
-        source = to_bytes(model) if explicit or model.rewritten else self.source
+        if self.result.requantised:
+            model = self._at_compiled_levels()
+        source = to_bytes(model) if explicit or model.rewritten or self.result.requantised else self.source
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads or 0
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         return InferenceSession(source, threads=self.threads), ort.InferenceSession(
             source, options, providers=["CPUExecutionProvider"]
         )
+
+    def _at_compiled_levels(self) -> Model:
+        """The source network with its activations as operators, at the compiled network's levels."""
+        model = load(self.source)
+        pipeline.run(model, ANALYSIS)
+        for neuron in neurons(model):
+            neuron.node.attrs["levels"] = self.result.requantised.get(neuron.name, (0, neuron.levels))[1]
+        return model
 
     def _reference(self) -> Model:
         """The source network with all that is compared as outputs; at the compiled network's levels where those were
@@ -224,10 +234,7 @@ class _Verifier:
         model = load(self.source)
         pipeline.run(model, ANALYSIS[:1])  # the types of all tensors
         if self.result.requantised or not set(names) <= set(model.graph.tensors()):
-            model = load(self.source)
-            pipeline.run(model, ANALYSIS)
-            for neuron in neurons(model):
-                neuron.node.attrs["levels"] = self.result.requantised.get(neuron.name, (0, neuron.levels))[1]
+            model = self._at_compiled_levels()
         present = {v.name for v in (*model.interface_outputs, *model.interface_inputs)}
         tensors = model.graph.tensors()
         model.interface_outputs += [declare(tensors[n]) for n in dict.fromkeys(names) if n not in present]
