@@ -118,7 +118,7 @@ def summary(uniform: dict[str, Any], layerwise: dict[str, Any]) -> str:
 @click.argument("work", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--levels", type=click.IntRange(1, 255), default=8, show_default=True, help="The uniform L.")
 @click.option("--clusters", type=click.IntRange(min=1), default=3, show_default=True, help="Clusters of the plan.")
-@click.option("--al-levels", default="4,2,1", show_default=True, help="L of each cluster, from the lowest AL metric.")
+@click.option("--al-levels", default="6,3,1", show_default=True, help="L of each cluster, from the lowest AL metric.")
 @click.option("--epochs", type=click.IntRange(min=3), default=21, show_default=True, help="Of each training.")
 @click.option("--peak-rate", type=float, default=PEAK_RATE, show_default=True, help="The highest learning rate.")
 @click.option("--start", type=click.Path(exists=True, path_type=Path), help="A checkpoint of train.py to start from.")
