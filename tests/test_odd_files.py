@@ -89,6 +89,20 @@ def test_old_opsets(opset: int, batch: int | str, schedule: str, tmp_path: Path)
     assert result.network.not_spiking == []
 
 
+@pytest.mark.parametrize("coordinates", ["asymmetric", "half_pixel"])
+def test_resize_to_the_sizes_of_the_export(coordinates: str, tmp_path: Path) -> None:
+    """As PyTorch wrote it: a batch of 1 among the sizes, region and scales empty."""
+    b = Builder(8)
+    x = b.qcfs(b.conv(b.input("x", [1, 2, 4, 4]), "conv1", (2, 3)), "a", 4)
+    empty = [b.constant("roi", []), b.constant("scales", [])]
+    sizes = b.constant("sizes", [1, 3, 8, 6], np.int64)
+    x = b.node("Resize", [x, *empty, sizes], "up", mode="linear", coordinate_transformation_mode=coordinates)
+    x = b.qcfs(b.conv(x, "conv2", (3, 2)), "b", 2)
+    model = b.model({"y": x}, [1, 2, 8, 6], opset_imports=[helper.make_opsetid("", 11)])
+    result = assert_lossless(model, data_of((3, 2, 4, 4), tmp_path))
+    assert result.network.not_spiking == []
+
+
 def test_unnamed_nodes(tmp_path: Path) -> None:
     model = network(13)
     for node in model.graph.node:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 import pascalc
+from pascalc.cli import main
 from pascalc.errors import CompileError
 from tests.helpers import Array, compiled, constant, loaded, model_of, operators, parse, reasons, run, up_to
 
@@ -220,6 +222,18 @@ def test_half_points_are_counted_and_are_no_bug(tmp_path: Path) -> None:
     (layer,) = check.layers
     halves = np.count_nonzero(np.isin(X / 0.5, np.arange(0, 15, 2) + 0.5))
     assert layer.half_points == layer.root_mismatches == halves > 0
+
+
+def test_command_line_warns(tmp_path: Path) -> None:
+    source = tmp_path / "source.onnx"
+    onnx.save(one_quant(quant(), parameters(bits=8)), source)
+    lines = CliRunner().invoke(main, ["compile", str(source)]).output.splitlines()
+    assert lines[2:] == [
+        "Warning: Round may round down a value half way between two levels, which a spiking neuron rounds up: q",
+        "Warning: trains of up to 255 time steps; levels of 4 bits and fewer need at most 15: q",
+    ]
+    onnx.save(one_quant(quant(rounding_mode="HALF_UP"), parameters()), source)
+    assert "Warning" not in CliRunner().invoke(main, ["compile", str(source)]).output
 
 
 # --- QuantizeLinear and DequantizeLinear ------------------------------------------------------------------------------
