@@ -12,6 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Array, Model, has_tensor, is_constant, is_operator, producer, set_input
 from pascalc.ops import DOMAIN
 
@@ -101,6 +102,8 @@ def _grouped(node: gs.Node, weight: Array) -> Array:
 def fan_in(node: gs.Node) -> int:
     """Products that one output of the layer sums."""
     weight = node.inputs[1].shape
+    if len(weight) < 2:
+        raise CompileError("the weights of this layer are no matrix", node=node.name or node.outputs[0].name)
     if is_operator(node, "Conv"):
         return int(prod(weight[1:]))
     if is_operator(node, "ConvTranspose"):

@@ -20,6 +20,7 @@ import onnx.inliner
 import onnx.numpy_helper
 import onnx.version_converter
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
 from pascalc import limits, ops, quantisers
 from pascalc.errors import CompileError
@@ -121,6 +122,12 @@ def skeleton(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]]:
         tensor.type = "tensor_type"
     try:
         proto = gs.export_onnx(graph)
+    except (ValueError, OnnxGraphSurgeonException) as error:  # text that is none, types that are missing or unknown
+        raise CompileError(
+            f"it holds what cannot be written again: {_first_line(error)}",
+            file=model.file,
+            hint="The file is damaged: export or download the model again.",
+        ) from error
     finally:
         for tensor in big:
             tensor.to_constant(weights[tensor.name])
