@@ -30,7 +30,7 @@ def test_the_whole_loop(tmp_path: Path) -> None:
             header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape)
             (tmp_path / f"{split}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
     work = tmp_path / "work"
-    options = "--epochs 3 --batch 50 --threads 1 --al-levels 4,2,1 --quick".split()
+    options = ["--epochs", "3", "--batch", "50", "--threads", "1", "--al-levels", "4,2,1", "--quick"]
     command = [sys.executable, str(SCRIPT), str(work), "--data", str(tmp_path), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
