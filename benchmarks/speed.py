@@ -54,7 +54,9 @@ class Row:
 
 def options(threads: int, numpy_library: bool = False) -> ort.SessionOptions:
     """Threads that stop spinning after a run: the next variant needs the cores."""
-    result = session_options() if numpy_library else ort.SessionOptions()
+    if numpy_library:
+        return session_options(threads=threads)
+    result = ort.SessionOptions()
     result.intra_op_num_threads = threads
     result.add_session_config_entry("session.force_spinning_stop", "1")
     return result
