@@ -41,6 +41,14 @@ class SinkMaxpool(Pass):
         return count
 
 
+def _pools_spikes(pool: gs.Node) -> bool:
+    """Whether what it pools is a train already; another neuron's pools stay where they are."""
+    source = producer(pool.inputs[0])
+    while is_operator(source, "MaxPool"):
+        source = producer(source.inputs[0])
+    return is_ours(source, "QCFS")
+
+
 def _feeds_only(model: Model, neuron: gs.Node, pool: gs.Node) -> bool:
     between, threshold = pool.outputs[0], neuron.inputs[1].values
     rank = len(pool.inputs[0].shape or ())
@@ -48,6 +56,7 @@ def _feeds_only(model: Model, neuron: gs.Node, pool: gs.Node) -> bool:
     by_channel = threshold.ndim == rank - 1 and threshold.shape[0] == threshold.size
     return (
         len(pool.outputs) == 1
+        and not _pools_spikes(pool)
         and len(between.outputs) == 1
         and not model.is_output(between)
         and (threshold.size == 1 or by_channel)
