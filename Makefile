@@ -19,7 +19,7 @@ test: $(VENV)/dev.stamp
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow
 
-# Random networks and mutated files: each verifies or is refused. About two hours.
+# Random networks and mutated files: each verifies or is refused.
 FUZZ_GRAPHS ?= 5000
 FUZZ_MUTATIONS ?= 5000
 fuzz: $(VENV)/dev.stamp

@@ -4,7 +4,7 @@
     python benchmarks/topologies.py resnet50   # those whose names contain a word
 
 Their ReLUs become QCFS with L = 8, 4, 2, 1, 8, ... in turn; their weights, which the package leaves out, are drawn with
-He's standard deviation. Thresholds are twice the root mean square of what reaches the activation on two random images.
+He's standard deviation. Thresholds are twice the root mean square of what reaches the ReLU on one random image.
 Each network is measured in a process of its own; verified on one image.
 """
 
@@ -63,7 +63,7 @@ def with_weights(path: Path) -> onnx.ModelProto:
 
 
 def with_qcfs(model: onnx.ModelProto, image: np.ndarray) -> onnx.ModelProto:
-    """Its ReLUs become QCFS, one after another, so that every threshold is measured behind those before."""
+    """Its ReLUs become QCFS; the thresholds are measured with all ReLUs still in place."""
     relus = [n for n in model.graph.node if n.op_type == "Relu"]
     size = _activations(model, [n.input[0] for n in relus], image)
     nodes, constants = [], []
