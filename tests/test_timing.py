@@ -130,8 +130,10 @@ CASES = [
          '[op] y = Resize <mode = "linear", coordinate_transformation_mode = "tf_crop_and_resize", '
          "extrapolation_value = 3.0> (h, roi, scales)",
          constants="float[8] roi = {0, 0, 0, 0, 1, 1, 2, 2}, float[4] scales = {1, 1, 2, 2}"),
+    Case("Resize", "spikes", '[op] y = Resize <mode = "nearest"> (h, , , sizes)', "1,2,4,4",
+         constants="int64[4] sizes = {1, 2, 8, 8}"),
     Case("Resize", "not the batch", '[op] y = Resize <mode = "nearest"> (h, , , sizes)', "1,2,4,4",
-         "int64[4] sizes = {1, 2, 8, 8}"),
+         "int64[4] sizes = {2, 2, 8, 8}"),
     Case("Pad", "spikes", "[op] y = Pad (h, pads)", constants="int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}"),
     Case("Pad", "spikes",
          '[op] y = Pad <mode = "reflect"> (h, pads)', constants="int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}"),
