@@ -14,8 +14,8 @@ def reference_ops(staged: bool = False) -> list[type[OpRun]]:
     """The neurons as operators for ``onnx.reference.ReferenceEvaluator(model, new_ops=reference_ops())``.
 
     They take the place of the function bodies that the model carries. Without them the evaluator runs those bodies on
-    NumPy's einsum, which adds the steps in another order where a layer is a single neuron and the batch one sample; then
-    a current on a half point may be rounded the other way. Everywhere else all executors agree bit for bit.
+    NumPy's einsum, which adds the steps in another order where a layer is a single neuron and the batch one sample;
+    then a current on a half point may be rounded the other way. Everywhere else all executors agree bit for bit.
 
     Args:
         staged: run the neurons step by step instead of in closed form; the spikes are the same.
