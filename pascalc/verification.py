@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 #: Root mismatches listed one by one; all are counted.
-MAX_ROOTS_SHOWN = 100
+MAX_ROOTS_SHOWN = 1000
 
 
 @dataclass(frozen=True)
