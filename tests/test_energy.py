@@ -226,7 +226,10 @@ def test_the_paper_tables(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert [row[3] for row in tables["t_norm_rows"]()] == ["4.20", "8.77", "18.37", "8.77", "8.30"]
     assert [row[-1] == "agrees" for row in tables["t_norm_rows"]()] == [False, False, True, False, False]
-    assert [row[2] for row in tables["t_eff_rows"]()] == ["4.51", "2.59", "2.52"]
+    assert [row[4] for row in tables["t_norm_rows"]()] == ["4.211", "8.796", "18.367", "8.220", "8.165"]
+    assert [row[2] for row in tables["t_eff_rows"]()] == ["4.51", "2.59", "2.52", "12.50"]
+    assert [row[3] for row in tables["t_eff_rows"]()] == ["4.544", "3.136", "2.635", "12.937"]
+    assert [row[3] for row in tables["fan_in_rows"]()] == ["differs"] * 4
     assert all(row[3] == row[4] for row in tables["energy_rows"]())
     # 15 layers of 284,672 neurons; the first one has one step of input, the others L = 4.
     membrane = (65536 * (1 + 3 + 4) + (284672 - 65536) * 11) / 1e6
@@ -235,4 +238,4 @@ def test_the_paper_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert tables["operation_rows"]()[0][2:8] == expected
 
     tables["main"]()
-    assert "| VGG-16 ImageNet | 16 | 16 | 18.37 | 18.37 | agrees |" in capsys.readouterr().out
+    assert "| VGG-16 ImageNet | 16 | 16 | 18.37 | 18.367 | 18.37 | agrees |" in capsys.readouterr().out
