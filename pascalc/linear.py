@@ -5,6 +5,8 @@ A layer's weight is edited only through here, and always by putting a new initia
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import TypeGuard
 
@@ -47,6 +49,27 @@ def output_channels(node: gs.Node) -> int:
     return int(weight[0] if is_operator(node, "Conv") or node.attrs.get("transB", 0) else weight[1])
 
 
+def check_convolution(model: Model, node: gs.Node) -> None:
+    """Whether the channels of a Conv or ConvTranspose fit together, as far as they are known; onnx does not look.
+
+    Raises:
+        CompileError: they do not.
+    """
+    weight, shape, group = node.inputs[1].shape, node.inputs[0].shape, node.attrs.get("group", 1)
+    inputs = weight[1] * group if is_operator(node, "Conv") else weight[0]
+    reason = ""
+    if group < 1 or weight[0] % group:
+        reason = f"its weight {list(weight)} cannot be cut into {group} groups"
+    elif shape and isinstance(shape[1], int) and shape[1] != inputs:
+        reason = f"its weight {list(weight)} is for {inputs} input channels, not {shape[1]}"
+    elif (
+        has_tensor(node, 2) and is_constant(node.inputs[2]) and tuple(node.inputs[2].shape) != (output_channels(node),)
+    ):
+        reason = f"its bias {list(node.inputs[2].shape)} is not for {output_channels(node)} output channels"
+    if reason:
+        raise CompileError(reason, file=model.file, node=node.name or node.outputs[0].name)
+
+
 def scale_layer(model: Model, node: gs.Node, outputs: Scale | None = None, inputs: Scale | None = None) -> None:
     """Multiply the layer's weight by ``outputs`` (a scalar, or one value an output channel; the bias too) and by
     ``inputs`` (a scalar, or one value an input channel), each weight rounded once."""
@@ -57,12 +80,13 @@ def scale_layer(model: Model, node: gs.Node, outputs: Scale | None = None, input
     if inputs is not None:
         factor = factor * _along(node, inputs, output=False)
     values = np.empty_like(weight.values)
-    # in float64, chunk by chunk: the result is rounded once and no float64 copy of the weight is made
-    np.multiply(_grouped(node, weight.values), factor, out=_grouped(node, values), casting="same_kind")
-    set_input(node, 1, model.constant(weight.name, values))
-    if outputs is not None and has_tensor(node, 2):
-        bias = node.inputs[2].values.astype(np.float64) * outputs
-        set_input(node, 2, model.constant(node.inputs[2].name, bias.astype(weight.dtype)))
+    with _in_range(model, node):
+        # in float64, chunk by chunk: the result is rounded once and no float64 copy of the weight is made
+        np.multiply(_grouped(node, weight.values), factor, out=_grouped(node, values), casting="same_kind")
+        set_input(node, 1, model.constant(weight.name, values))
+        if outputs is not None and has_tensor(node, 2):
+            bias = node.inputs[2].values.astype(np.float64) * outputs
+            set_input(node, 2, model.constant(node.inputs[2].name, bias.astype(weight.dtype)))
 
 
 def shift_layer(model: Model, node: gs.Node, shift: Scale) -> None:
@@ -73,7 +97,23 @@ def shift_layer(model: Model, node: gs.Node, shift: Scale) -> None:
         shift = shift + node.inputs[2].values.astype(np.float64)
     node.attrs.pop("beta", None)
     name = node.inputs[2].name if has_tensor(node, 2) else f"{node.inputs[1].name}_bias"
-    set_input(node, 2, model.constant(name, shift.astype(node.inputs[1].dtype)))
+    with _in_range(model, node):
+        set_input(node, 2, model.constant(name, shift.astype(node.inputs[1].dtype)))
+
+
+@contextmanager
+def _in_range(model: Model, node: gs.Node) -> Iterator[None]:
+    """Refuse what turns finite numbers into infinite ones: an infinite weight makes NaN of a step without spikes."""
+    try:
+        with np.errstate(over="raise"):
+            yield
+    except FloatingPointError as error:
+        raise CompileError(
+            "its weights, scaled by what is folded into them, exceed the largest float",
+            file=model.file,
+            node=node.name or node.outputs[0].name,
+            hint="Weights, thresholds or statistics of this size mean a damaged file or a training that diverged.",
+        ) from error
 
 
 def _along(node: gs.Node, scale: Scale, output: bool) -> Scale:
@@ -102,8 +142,6 @@ def _grouped(node: gs.Node, weight: Array) -> Array:
 def fan_in(node: gs.Node) -> int:
     """Products that one output of the layer sums."""
     weight = node.inputs[1].shape
-    if len(weight) < 2:
-        raise CompileError("the weights of this layer are no matrix", node=node.name or node.outputs[0].name)
     if is_operator(node, "Conv"):
         return int(prod(weight[1:]))
     if is_operator(node, "ConvTranspose"):

@@ -109,3 +109,17 @@ def before_accumulate(tensor: gs.Tensor) -> gs.Tensor:
     """The train behind a network output, or the tensor itself."""
     node = producer(tensor)
     return node.inputs[0] if node is not None and is_ours(node, ops.ACCUMULATE.name) else tensor
+
+
+def summed_steps(tensor: gs.Tensor) -> int:
+    """The most time steps that a train is added up over on its way to this tensor from the neurons before it."""
+    most, waiting, seen = 1, [tensor], set[int]()
+    while waiting:
+        node = producer(waiting.pop())
+        if node is None or id(node) in seen or is_neuron(node):
+            continue
+        seen.add(id(node))
+        if is_ours(node, ops.ACCUMULATE.name):
+            most = max(most, node.attrs["steps"])
+        waiting += node.inputs
+    return most

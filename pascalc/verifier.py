@@ -35,7 +35,7 @@ from pascalc.data import Data, load_data
 from pascalc.errors import CompileError
 from pascalc.graph import Array, Model, is_constant, is_operator, is_ours, producer, sweep
 from pascalc.modelfile import load, to_bytes
-from pascalc.neurons import Neuron, add_sum, before_accumulate, neurons
+from pascalc.neurons import Neuron, add_sum, before_accumulate, neurons, summed_steps
 from pascalc.passes import ANALYSIS
 from pascalc.rounding import absolute_products, allowance, cut_off, declare, is_float, is_sum_of_products
 from pascalc.runtime import InferenceSession
@@ -59,14 +59,15 @@ class _Layer:
     pools: list[gs.Node]
     source: Neuron
     compiled: Neuron
+    steps: int
 
 
 @dataclass(frozen=True)
 class _Computed:
-    """An operator that is no sum of products: pairs of its inputs' names (source, compiled), and its outputs' names,
-    which are the same in both."""
+    """An operator that is no sum of products: of each input the name in the source, that in the compiled network and
+    the time steps that it is the sum of; and its outputs' names, which are the same in both."""
 
-    inputs: list[tuple[str, str]]
+    inputs: list[tuple[str, str, int]]
     outputs: list[str]
 
 
@@ -108,7 +109,9 @@ class _Verifier:
         self.result.problems += [n.reason for n in emitted.notes]
         self.layers = self._pair(known, emitted)
         self.computed = self._pair_computed(known, emitted)
-        self.floats = [v.name for v in known.interface_outputs if v.type.tensor_type.elem_type in _FLOATS]
+        own = emitted.graph.tensors()
+        floats = [v.name for v in known.interface_outputs if v.type.tensor_type.elem_type in _FLOATS]
+        self.floats = {name: summed_steps(own[name]) if name in own else 1 for name in floats}
         self.bounds = self._bounds(known)
 
     def run(self, batch: int, progress: Progress | None) -> Verification:
@@ -160,7 +163,8 @@ class _Verifier:
                 continue
             train = before_accumulate(tensors[after])
             pools, behind = _pools(train)
-            layers.append(_Layer(neuron.node.inputs[0].name, after, train.name, pools, neuron, stand_in))
+            steps = max(stand_in.steps_in, summed_steps(stand_in.node.inputs[0]))
+            layers.append(_Layer(neuron.node.inputs[0].name, after, train.name, pools, neuron, stand_in, steps))
             check = LayerCheck(neuron.name, stand_in.levels, stand_in.steps_in, stand_in.steps_out)
             if behind is not stand_in.node:
                 check.problems.append("its activation is not computed by the neuron with its label")
@@ -193,7 +197,7 @@ class _Verifier:
             # what is rounded to integers must not differ behind them either; shapes do not round
             kept = [t for t in node.outputs if is_float(t) or not is_operator(node, "Shape", "Size")]
             outputs = [t.name for t in kept if t.name in tensors]
-            found.append(_Computed([(a.name, b.name) for a, b in computed], outputs))
+            found.append(_Computed([(a.name, b.name, summed_steps(b)) for a, b in computed], outputs))
             cut.update(outputs)
             self.result.computed.append(check)
         return found
@@ -230,7 +234,7 @@ class _Verifier:
         """The source network with all that is compared as outputs; at the compiled network's levels where those were
         changed."""
         names = [n for x in self.layers for n in (x.before, x.after)]
-        names += [n for x in self.computed for n in (*(a for a, _ in x.inputs), *x.outputs)]
+        names += [n for x in self.computed for n in (*(a for a, _, _ in x.inputs), *x.outputs)]
         model = load(self.source)
         pipeline.run(model, ANALYSIS[:1])  # the types of all tensors
         if self.result.requantised or not set(names) <= set(model.graph.tensors()):
@@ -243,7 +247,7 @@ class _Verifier:
     def _bounds(self, known: Model) -> InferenceSession:
         """The sums of absolute products of all that is compared; uses the source network up."""
         cuts = [x.after for x in self.layers] + [name for x in self.computed for name in x.outputs]
-        wanted = [x.before for x in self.layers] + [a for x in self.computed for a, _ in x.inputs] + self.floats
+        wanted = [x.before for x in self.layers] + [a for x in self.computed for a, _, _ in x.inputs] + [*self.floats]
         return self._session(absolute_products(known, cuts, list(dict.fromkeys(wanted))))
 
     def _free(self) -> Model:
@@ -273,7 +277,7 @@ class _Verifier:
             if group is None:
                 wanted += own
             elif isinstance(group, _Computed):
-                wanted += [tensors[b] for _, b in group.inputs]
+                wanted += [tensors[b] for _, b, _ in group.inputs]
             else:
                 wanted += self._layer_outputs(model, group, tensors)
         model.graph.outputs[:] = list({t.name: t for t in wanted}.values())
@@ -339,6 +343,13 @@ class _Verifier:
         levels = activation / (layer.source.threshold / check.levels).astype(activation.dtype)
         nearest = np.rint(levels)
         if not np.all(np.abs(levels - nearest) <= 1e-3):
+            if np.isnan(activation).any():
+                raise CompileError(
+                    "the source network computes NaN here on this data, so that no spike count is right or wrong",
+                    file=self.source,
+                    node=check.name,
+                    hint="Give data in the range that the network was trained on.",
+                )
             _once(check.problems, "its activations in the source are not multiples of theta/L")
         return np.asarray(np.nan_to_num(nearest, copy=False, posinf=0, neginf=0), np.int16)
 
@@ -371,14 +382,20 @@ class _Verifier:
         """Both currents in levels, beside the rounding bound. In the currents' own precision: the half ulp that the
         comparison adds is small beside the bound, of four and more."""
         z, kind = batch.z[: batch.count], batch.z.dtype.type
-        u = z * (check.levels / layer.source.threshold).astype(kind)
-        difference = np.abs(current * (check.levels / layer.compiled.threshold).astype(kind) - u)
-        with np.errstate(invalid="ignore"):
-            excess = float(np.max(difference / self._bound(layer, check, batch, u), initial=0))
+        gain = (check.levels / layer.source.threshold).astype(kind)
+        with np.errstate(over="ignore", invalid="ignore"):
+            u = z * gain
+            given = current * (check.levels / layer.compiled.threshold).astype(kind)
+            ratio = np.abs(given - u) / self._bound(layer, check, batch, u)
+        excess = float(np.max(ratio, initial=0))
         if not np.isfinite(excess):
-            _once(check.problems, "its current is not finite")
-        else:
-            check.current_excess = max(check.current_excess, excess)
+            finite = np.isfinite(given) & np.isfinite(u)
+            with np.errstate(over="ignore"):
+                # where the absolute products overflow, the order of the sum decides whether the current does
+                decided = ~finite & ~np.isposinf(batch.total[: batch.count] * gain)
+            _once(check.problems, _overflow(u[decided], given[decided], "its current"))
+            excess = float(np.max(ratio, initial=0, where=finite))
+        check.current_excess = max(check.current_excess, excess)
 
     @staticmethod
     def _bound(layer: _Layer, check: LayerCheck, batch: _Batch, u: Array, where: Any = ...) -> Array:
@@ -386,7 +403,7 @@ class _Verifier:
         gain = np.broadcast_to((check.levels / layer.source.threshold).astype(u.dtype), batch.z[: batch.count].shape)
         ulp = np.finfo(batch.z.dtype).eps
         total = batch.total[: batch.count][where] * gain[where] + 2 * np.maximum(np.abs(u), 1)
-        return np.asarray(total * u.dtype.type(allowance(layer.compiled.steps_in) * ulp))
+        return np.asarray(total * u.dtype.type(allowance(layer.steps) * ulp))
 
     def _add_roots(self, layer: _Layer, check: LayerCheck, batch: _Batch, counts: Array) -> None:
         """Root mismatches of one layer in one batch, each with its margin and bound in levels."""
@@ -423,15 +440,14 @@ class _Verifier:
         self, values: dict[str, Array], fired: dict[str, Array], totals: dict[str, Array], count: int
     ) -> None:
         """What goes into computed operators, and the outputs that are sums of products."""
-        steps = max(x.compiled.steps_out for x in self.layers)
         for item, check in zip(self.computed, self.result.computed, strict=True):
-            for a, b in item.inputs:
+            for a, b, steps in item.inputs:
                 if b in fired:
                     excess, problem = _excess(values[a], fired[b], totals[f"abs:{a}"], steps, count)
                     check.excess = max(check.excess, excess)
                     _once(check.problems, problem)
         elsewhere = {x.after for x in self.layers} | {name for x in self.computed for name in x.outputs}
-        for name in self.floats:
+        for name, steps in self.floats.items():
             if name in fired and name not in elsewhere:
                 excess, problem = _excess(values[name], fired[name], totals[f"abs:{name}"], steps, count)
                 self.result.output_excess = max(self.result.output_excess, excess)
@@ -547,12 +563,18 @@ def _excess(expected: Array, given: Array, total: Array, steps: int, count: int)
         return 0.0, f"it has the shape {list(given.shape)}, not {list(expected.shape)}"
     a, b = _first(expected, count), _first(given, count)
     finite = np.isfinite(a) & np.isfinite(b)
-    problem = "" if np.array_equal(a[~finite], b[~finite], equal_nan=True) else "it is not finite where the source's is"
+    problem = _overflow(a[~finite], b[~finite], "it")
     kind = np.finfo(expected.dtype)
     bound = allowance(steps) * float(kind.eps) * (_first(np.broadcast_to(total, expected.shape), count) + 2 * np.abs(a))
     with np.errstate(invalid="ignore"):
         ratio = np.abs(a - b) / np.maximum(bound, kind.tiny)
     return float(np.max(ratio, where=finite, initial=0)), problem
+
+
+def _overflow(expected: Array, given: Array, name: str) -> str:
+    """A problem, unless the same values are infinite or NaN in the source."""
+    same = np.array_equal(expected, given, equal_nan=True)
+    return "" if same else f"{name} is infinite or NaN where the source's is not, or another way"
 
 
 def _first(array: Array, count: int) -> Array:

@@ -20,6 +20,7 @@ import onnx_graphsurgeon as gs
 from pascalc.constants import CannotEvaluate, evaluate
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Array, Model, has_tensor, is_constant, is_operator, set_input, sweep
+from pascalc.linear import check_convolution, is_layer
 from pascalc.modelfile import skeleton
 from pascalc.passes.base import Pass
 
@@ -39,6 +40,7 @@ class InferShapes(Pass):
 
     def run(self, model: Model) -> int:
         batched = _batched_inputs(model)
+        _check(model)
         rewrites = 0
         while True:
             shapes = _probe(model, batched)
@@ -56,6 +58,9 @@ class InferShapes(Pass):
             rewrites += fixed + unbaked
             if not unbaked:  # a reshape freed of its batch changes the shapes behind it
                 break
+        for node in model.graph.nodes:
+            if is_operator(node, "Conv", "ConvTranspose") and is_layer(node):
+                check_convolution(model, node)
         sweep(model)
         return rewrites
 
@@ -105,15 +110,36 @@ def _probe(model: Model, batched: set[str]) -> dict[str, tuple[Any, Shape]]:
     return merged
 
 
+def _check(model: Model) -> None:
+    """Refuse types and shapes that contradict one another, with the sizes that the file declares for its inputs."""
+    declared, _ = skeleton(model)
+    del declared.functions[:]  # recognise-qcfs says what is wrong with an operator of the project's
+    _forget(declared)
+    try:
+        onnx.shape_inference.infer_shapes(declared, check_type=True, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise _contradiction(error, model) from error
+
+
+def _forget(proto: onnx.ModelProto) -> None:
+    """Drop what the file says of shapes that follow from its inputs'; it may be stale."""
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del proto.graph.value_info[:]
+
+
+def _contradiction(error: onnx.shape_inference.InferenceError, model: Model) -> CompileError:
+    reason = " ".join(str(error).split())[:300]
+    return CompileError(f"the shapes or types of the network do not fit together: {reason}", file=model.file)
+
+
 def _infer(proto: onnx.ModelProto, batched: set[str], batch: int, model: Model) -> dict[str, tuple[Any, Shape]]:
     probe = onnx.ModelProto()
     probe.CopyFrom(proto)
     for value in probe.graph.input:
         if value.name in batched:
             value.type.tensor_type.shape.dim[0].dim_value = batch
-    for value in probe.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    del probe.graph.value_info[:]
+    _forget(probe)
     while True:
         types = _types(_inferred(probe, model, False))
         if _settle(probe, types, model.opset):
@@ -129,7 +155,7 @@ def _inferred(probe: onnx.ModelProto, model: Model, follow_values: bool) -> onnx
     try:
         return onnx.shape_inference.infer_shapes(probe, data_prop=follow_values)
     except onnx.shape_inference.InferenceError as error:
-        raise CompileError(f"the shapes of the network do not fit together: {error}", file=model.file) from error
+        raise _contradiction(error, model) from error
 
 
 def _has_long_values(types: dict[str, tuple[Any, Shape]]) -> bool:

@@ -177,6 +177,50 @@ def test_float16(tmp_path: Path) -> None:
     compile_refused(write(model, tmp_path / "model.onnx"), "float16", "(node 'x')", "Export it in float32")
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "word"),
+    [
+        ("bn1.mean", np.zeros(5, np.float32), "bn1"),
+        ("fc1.weight", np.ones((16, 32), np.uint32), "fc1"),
+        ("conv3.weight", np.ones(6, np.float32), "conv3"),
+    ],
+)
+def test_weights_that_contradict_one_another(name: str, values: Any, word: str, tmp_path: Path) -> None:
+    network = residual_network()
+    tensor = next(t for t in network.graph.initializer if t.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(values, name))
+    compile_refused(write(network, tmp_path / "model.onnx"), "do not fit together", word)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "reason"),
+    [
+        ("conv3.weight", (6, 5, 3, 3), "weight [6, 5, 3, 3] is for 5 input channels, not 6"),
+        ("conv3.bias", (5,), "bias [5] is not for 6 output channels"),
+        ("conv3.bias", (1, 6), "bias [1, 6] is not for 6 output channels"),
+    ],
+)
+def test_weights_that_do_not_fit_their_input(name: str, shape: tuple[int, ...], reason: str, tmp_path: Path) -> None:
+    network = residual_network()
+    tensor = next(t for t in network.graph.initializer if t.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(np.ones(shape, np.float32), name))
+    compile_refused(write(network, tmp_path / "model.onnx"), reason, name.split(".")[0])
+
+
+@pytest.mark.parametrize("name", ["conv1.weight", "fc2.weight"])
+def test_weights_that_overflow_when_something_is_folded_into_them(name: str, tmp_path: Path) -> None:
+    network = residual_network()
+    tensor = next(t for t in network.graph.initializer if t.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(tensor), 3e38), name))
+    hidden = next(t for t in network.graph.initializer if t.name == "hidden.6")
+    hidden.CopyFrom(numpy_helper.from_array(np.float32(4.8), hidden.name))
+    for node in network.graph.node:
+        if node.name == "/hidden/Div_0":
+            node.input[1] = hidden.name
+    message = compile_refused(write(network, tmp_path / "model.onnx"), "exceed the largest float")
+    assert name.split(".")[0] in message
+
+
 def test_an_opset_newer_than_known(tmp_path: Path) -> None:
     model = linear_network()
     newest = onnx.defs.onnx_opset_version()

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 import pascalc
 from pascalc import pipeline
+from pascalc.errors import CompileError
 from pascalc.modelfile import to_bytes
 from pascalc.passes import ANALYSIS
 from pascalc.rounding import absolute_products, allowance
@@ -282,3 +283,37 @@ def test_levels_that_the_file_says_it_was_compiled_to(levels: int, tmp_path: Pat
         result = pascalc.verify(source, tmp_path / "out.onnx", tmp_path / "data.npz", threads=1)
         assert result.equivalent is equivalent
         assert result.requantised == ({"act": (4, levels)} if equivalent else {})
+
+
+def verified(network: onnx.ModelProto, x: Array, folder: Path) -> Verification:
+    source = write(network, folder / "model.onnx")
+    pascalc.compile(source, folder / "out.onnx")
+    np.savez(folder / "data.npz", x=x)
+    return pascalc.verify(source, folder / "out.onnx", folder / "data.npz", threads=1)
+
+
+def test_steps_added_up_before_a_computed_operator_widen_the_bound(tmp_path: Path) -> None:
+    """A train of 255 steps is accumulated for the Softplus; the neuron behind it integrates one step."""
+    b = Builder(0)
+    train = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc", (6, 64)), "long", 255, 0.65)
+    y = b.qcfs(b.node("Softplus", [train], "softplus"), "short", 1, 1.4)
+    result = verified(b.model({"y": y}, ("N", 64)), rows(200), tmp_path)
+    assert [(x.name, x.steps_in) for x in result.layers] == [("long", 1), ("short", 1)]
+    assert result.equivalent, result.findings()
+
+
+def test_infinite_currents_are_compared_as_they_are(tmp_path: Path) -> None:
+    """Products that overflow give the source's highest level or none, and so they do in the spiking network."""
+    network = linear_network()
+    weight = next(t for t in network.graph.initializer if t.name == "fc1.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e38), weight.name))
+    result = verified(network, rows(20), tmp_path)
+    assert result.equivalent, result.findings()
+
+
+def test_nan_in_the_source_is_no_difference_but_refused(tmp_path: Path) -> None:
+    b = Builder(0)
+    x = b.node("Sqrt", [b.input("x", ["N", 6])], "root")
+    y = b.gemm(b.qcfs(x, "act", 4, 1.0), "fc", (6, 5))
+    with pytest.raises(CompileError, match=r"source network computes NaN .*'act'"):
+        verified(b.model({"y": y}), rows(3), tmp_path)

@@ -43,9 +43,13 @@ def wild_networks(draw: Draw, operators: int = 12) -> onnx.ModelProto:
     for node in model.graph.node:
         for attribute in node.attribute:
             if node.op_type == "QCFS" and attribute.name == "levels":
-                attribute.i = draw(st.one_of(st.integers(1, 12), st.sampled_from([0, -1, 16, 255, 256])))
+                attribute.i = draw(st.sampled_from([*range(1, 13), 16, 255]))
+                if spoilt == 1:
+                    attribute.i = draw(st.sampled_from([0, -1, 256]))
             if node.op_type == "QCFS" and attribute.name == "phi":
-                attribute.f = draw(st.sampled_from([0.5, 0.5, 0.5, 0.5, 0.25, 0.0, 1.0, -0.5]))
+                attribute.f = draw(st.sampled_from([0.5, 0.5, 0.5, 0.5, 0.25, 0.0]))
+                if spoilt == 2:
+                    attribute.f = draw(st.sampled_from([1.0, -0.5]))
     _insert_unruled(model, draw)
     batch = draw(st.sampled_from([None, None, 1, 2, 3]))
     if batch is not None:

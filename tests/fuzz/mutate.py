@@ -31,12 +31,12 @@ def sources() -> tuple[bytes, ...]:
 
 
 def mutate(rng: Random) -> bytes:
-    """One of the sources with one to four mutations."""
+    """One of the sources with one mutation or a few; one of every two has a single one."""
     data = sources()[rng.integers(len(sources()))]
     if rng.random() < 0.4:
         return _bytes(data, rng)
     model = onnx.ModelProto.FromString(data)
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.geometric(0.5)):
         FIELDS[rng.integers(len(FIELDS))](model, rng)
     return model.SerializeToString()
 
@@ -45,7 +45,7 @@ def _bytes(data: bytes, rng: Random) -> bytes:
     """Flips, deletions, insertions, repetitions and cuts. Half of them hit the first and last few kilobytes, which
     hold more structure than weights."""
     out = bytearray(data)
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.geometric(0.5)):
         span = len(out) if rng.random() < 0.5 else min(len(out), 4096)
         at = int(rng.integers(span)) if rng.random() < 0.5 else len(out) - 1 - int(rng.integers(span))
         length = int(rng.integers(1, 17))

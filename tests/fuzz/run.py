@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.fuzz.limits import COMPILED, REFUSED, compile_only, limited
 from tests.fuzz.mutate import mutate
-from tests.fuzz.verdict import run_source, verify_compiled
+from tests.fuzz.verdict import check
 
 SECONDS, MEMORY_MIB = 30, 2048
 #: Verifying runs four networks in onnxruntime; its own limits are no business of the compiler.
@@ -37,10 +37,8 @@ def judge(data: bytes, folder: Path) -> tuple[str, str]:
         return "refused", ""
     if outcome.verdict != COMPILED or outcome.peak > MEMORY_MIB or left != {"model.onnx", "model.snn.onnx"}:
         return f"compiling: {outcome.verdict}", f"{outcome.peak:.0f} MiB, {sorted(left)}, {outcome.message}"
-    if limited(run_source, path, seconds=VERIFY_SECONDS, memory=VERIFY_MEMORY).verdict != COMPILED:
-        return "not runnable", ""
-    checked = limited(verify_compiled, path, seconds=VERIFY_SECONDS, memory=VERIFY_MEMORY)
-    return ("verified", "") if checked.verdict == COMPILED else (f"verifying: {checked.verdict}", checked.message)
+    checked = limited(check, path, seconds=VERIFY_SECONDS, memory=VERIFY_MEMORY)
+    return (checked.message, "") if checked.verdict == COMPILED else (f"verifying: {checked.verdict}", checked.message)
 
 
 def fuzz(cases: range, seed: int, jobs: int, keep: Path) -> Counter[str]:
