@@ -21,7 +21,14 @@ from statistics import median
 #: Nodes of the chains in the sweep; 8 to a block.
 NODES = (160, 640, 2560, 10000)
 
-BUILD_VGG = ("import networks, onnx", "onnx.save(networks.vgg16(4), target)")
+#: What compiling is compared on: a title, and how the network is built.
+NETWORKS = {
+    "VGG-16, 33.6M weights": ("import networks, onnx", "onnx.save(networks.vgg16(4), target)"),
+    "ResNet-152 with BatchNormalization, 60.2M weights": (
+        "import networks, onnx",
+        "onnx.save(networks.resnet(152, 4, batch_norm=True), target)",
+    ),
+}
 BUILD_CHAIN = ("import networks, onnx", "onnx.save(networks.chain(int(source) // 8), target)")
 COPY = ("import onnx", "onnx.save(onnx.load(source), target)")
 COMPILE = ("from pascalc import compile", "compile(source, target)")
@@ -78,9 +85,9 @@ def run(step: tuple[str, str], source: str | Path, target: Path) -> Cost:
     return Cost(seconds, inside, mebibytes)
 
 
-def compare(rounds: int, folder: Path) -> Comparison:
+def compare(build: tuple[str, str], rounds: int, folder: Path) -> Comparison:
     source, target = folder / "source.onnx", folder / "target.onnx"
-    run(BUILD_VGG, "", source)
+    run(build, "", source)
     pairs = [(run(COPY, source, target), run(COMPILE, source, target)) for _ in range(rounds)]
     return Comparison(
         copy=_median([a for a, _ in pairs]),
@@ -131,12 +138,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        comparison = compare(arguments.rounds, Path(folder))
+        compared = {name: compare(build, arguments.rounds, Path(folder)) for name, build in NETWORKS.items()}
         points = sweep(arguments.rounds, Path(folder))
-    print(f"VGG-16, 33.6M weights, 128 MiB\n\n{comparison_table(comparison)}\n")
+    for name, comparison in compared.items():
+        print(f"{name}\n\n{comparison_table(comparison)}\n")
     print(f"Chains of Conv-QCFS, without start and imports\n\n{sweep_table(points)}")
     if arguments.json:
-        figures = {"vgg16": asdict(comparison), "sweep": [asdict(point) for point in points]}
+        figures = {
+            "networks": {name: asdict(comparison) for name, comparison in compared.items()},
+            "sweep": [asdict(point) for point in points],
+        }
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 

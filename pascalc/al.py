@@ -404,6 +404,9 @@ class LayerPlan:
                 raise CompileError(f"{field} of a plan's layer is out of range: {value}", node=self.name)
 
 
+PLAN_KEY = "pascalc.plan"
+"""The key of the plan that a network was compiled with, in the file's metadata."""
+
 _FLOAT_MAX = float(np.finfo(np.float64).max)
 _LAYER_FIELDS = tuple(field.name for field in fields(LayerPlan))
 

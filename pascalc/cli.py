@@ -184,7 +184,7 @@ def compile_command(
         schedule=schedule,
         stop_after=stop_after,
         dump_ir=dump_ir,
-        levels=None if planned is None else planned.levels,
+        levels=None if planned is None else planned.plan,
         correction=None if corrected is None else corrected.as_pass(),
         save_ann=save_ann,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pascalc import pipeline
+from pascalc.al import PLAN_KEY, Plan
 from pascalc.errors import CompileError
 from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
@@ -59,7 +60,7 @@ def compile_model(
     schedule: str = "unrolled",
     stop_after: str | None = None,
     dump_ir: str | Path | None = None,
-    levels: Mapping[str, int] | None = None,
+    levels: Mapping[str, int] | Plan | None = None,
     correction: ApplyCorrection | None = None,
     save_ann: str | Path | None = None,
 ) -> Compilation:
@@ -76,7 +77,8 @@ def compile_model(
             runs once.
         stop_after: the name of the last pass to run; the network is written as it is then.
         dump_ir: a folder for the network as ONNX text after every pass.
-        levels: other levels L for the activations of these labels.
+        levels: other levels L for the activations of these labels, or a plan of them, which the file then carries for
+            ``pascalc report``.
         correction: shifts and thresholds for activations, see `pascalc.correction`.
         save_ann: where the network that is compiled goes as an ANN, with explicit QCFS operators, so that
             ``pascalc verify`` can compare the spiking network with it; a stock onnxruntime runs it.
@@ -96,6 +98,9 @@ def compile_model(
         raise CompileError(
             "the ANN would overwrite the source or the output", file=ann, hint="Choose another --save-ann FILE."
         )
+    plan = levels if isinstance(levels, Plan) else None
+    if isinstance(levels, Plan):
+        levels = {layer.name: layer.levels for layer in levels.layers}
     changes: list[Pass] = [] if levels is None else [AnnotateAl(levels)]
     changes += [] if correction is None else [correction]
     model = load(source)
@@ -110,6 +115,8 @@ def compile_model(
     if not found and any(name == "recognise-qcfs" for name, _, _ in timing.rows):
         _refuse_without_neurons(model)
     model.metadata.update(_provenance(model, neuron, schedule, {n.name: n.levels for n in found}))
+    if plan is not None:
+        model.metadata[PLAN_KEY] = plan.to_json()
     if ann is not None:
         _save_ann(source, changes, ann)
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pascalc import pipeline
-from pascalc.al import Plan, make_plan
+from pascalc.al import PLAN_KEY, Plan, make_plan
 from pascalc.data import load_data
 from pascalc.energy import (
     ASSUMED_SPIKE_RATE,
@@ -36,9 +36,6 @@ from pascalc.neurons import analysed_neurons, is_spiking
 from pascalc.passes import UNROLLED
 from pascalc.reporter.layers import LayerNode, layer_nodes
 from pascalc.reporter.measure import Measurement, measure
-
-PLAN_KEY = "pascalc.plan"
-"""The key of the plan in the file's metadata: the JSON of `pascalc.al.Plan`."""
 
 FORMATS = (FP32, INT8)
 

@@ -231,10 +231,10 @@ def test_plans_come_from_a_file_or_the_metadata(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(plan.to_json())
     assert report(source).plan is None
     assert report(source, plan=tmp_path / "plan.json").plan == plan
-    model = load(source)
-    model.metadata["pascalc.plan"] = plan.to_json()
-    save(model, tmp_path / "b.onnx")
+    pascalc.compile(source, tmp_path / "b.onnx", levels=plan)
     assert report(tmp_path / "b.onnx").plan == plan
+    pascalc.compile(source, tmp_path / "c.onnx", levels={"act": 2})
+    assert report(tmp_path / "c.onnx").plan is None
 
 
 def test_what_is_refused(tmp_path: Path, folder: Path) -> None:
