@@ -23,7 +23,7 @@ test-slow: $(VENV)/dev.stamp
 FUZZ_GRAPHS ?= 5000
 FUZZ_MUTATIONS ?= 5000
 fuzz: $(VENV)/dev.stamp
-	FUZZ_GRAPHS=$(FUZZ_GRAPHS) $(BIN)/python -m pytest -m slow tests/fuzz --hypothesis-show-statistics
+	FUZZ_GRAPHS=$(FUZZ_GRAPHS) $(BIN)/python -m pytest tests/fuzz --hypothesis-show-statistics
 	$(BIN)/python -m tests.fuzz.run --cases $(FUZZ_MUTATIONS)
 
 bench: $(VENV)/dev.stamp

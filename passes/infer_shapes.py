@@ -1,6 +1,6 @@
 """Shapes of all tensors, which axis is the batch, and reshapes that no longer depend on it.
 
-Shape inference runs twice, with batch 2 and batch 3. A first axis that came out as 2 and 3 is the batch, a dimension
+Shape inference runs twice, with batch 7 and batch 17. A first axis that came out as 7 and 17 is the batch, a dimension
 that came out the same is static, and anything else mixes batch and sample. This sees through every Shape-Gather-Concat
 chain that exporters write, because with a concrete batch they are constants.
 """
@@ -26,7 +26,8 @@ from pascalc.passes.base import Pass
 
 Shape = list[Any] | None
 
-_PROBES = (2, 3)
+#: No share of the batch, rounded down, comes to the same size in both.
+_PROBES = (7, 17)
 #: Biases and other lists of numbers are shorter than this.
 _LONG = 2**20
 _UNSUPPORTED: dict[int, str] = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
@@ -40,14 +41,15 @@ class InferShapes(Pass):
 
     def run(self, model: Model) -> int:
         batched = _batched_inputs(model)
-        _check(model)
+        declared = _check(model)
         rewrites = 0
         while True:
             shapes = _probe(model, batched)
             for tensor in model.graph.tensors().values():
-                if not is_constant(tensor) and tensor.name in shapes:
-                    dtype, tensor.shape = shapes[tensor.name]
-                    tensor.dtype = tensor.dtype if dtype is None else dtype
+                if not is_constant(tensor):
+                    dtype, shape = shapes.get(tensor.name, (None, tensor.shape))
+                    tensor.shape = shape
+                    tensor.dtype = dtype or declared.get(tensor.name, (None,))[0] or tensor.dtype
             fixed, unbaked = 0, 0
             for node in model.graph.nodes:
                 if is_operator(node, "Reshape"):
@@ -110,13 +112,14 @@ def _probe(model: Model, batched: set[str]) -> dict[str, tuple[Any, Shape]]:
     return merged
 
 
-def _check(model: Model) -> None:
-    """Refuse types and shapes that contradict one another, with the sizes that the file declares for its inputs."""
+def _check(model: Model) -> dict[str, tuple[Any, Shape]]:
+    """Types and shapes with the sizes that the file declares for its inputs; those that contradict one another are
+    refused."""
     declared, _ = skeleton(model)
     del declared.functions[:]  # recognise-qcfs says what is wrong with an operator of the project's
     _forget(declared)
     try:
-        onnx.shape_inference.infer_shapes(declared, check_type=True, strict_mode=True)
+        return _types(onnx.shape_inference.infer_shapes(declared, check_type=True, strict_mode=True))
     except onnx.shape_inference.InferenceError as error:
         raise _contradiction(error, model) from error
 

@@ -1,4 +1,4 @@
-"""Every random network verifies or is refused with a reason. A long run: ``make fuzz``."""
+"""Every random network, and every damaged file, verifies or is refused with a reason. A long run: ``make fuzz``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 import onnx
-import pytest
 from hypothesis import HealthCheck, event, given, settings
 
 from pascalc.errors import CompileError
 from tests.fuzz.graphs import wild_networks
 from tests.fuzz.limits import COMPILED, REFUSED, compile_only, limited
+from tests.fuzz.run import fuzz
 from tests.fuzz.verdict import check
 
 #: Where the smallest network that fails is left.
@@ -28,11 +28,10 @@ def compile_and_check(path: Path) -> str:
         raise AssertionError(f"verify refuses it: {error}") from error
 
 
-@pytest.mark.slow
 @given(wild_networks())
 @settings(
-    max_examples=int(os.environ.get("FUZZ_GRAPHS", "200")),
-    derandomize=False,
+    max_examples=int(os.environ.get("FUZZ_GRAPHS", "25")),
+    derandomize="FUZZ_GRAPHS" not in os.environ,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -48,3 +47,10 @@ def test_every_network_verifies_or_is_refused(model: onnx.ModelProto) -> None:
     assert outcome.good, outcome.message
     assert outcome.verdict == COMPILED or left == {"model.onnx"}
     event(REFUSED if outcome.verdict == REFUSED else outcome.message)
+
+
+def test_every_damaged_file_verifies_or_is_refused(tmp_path: Path) -> None:
+    found = fuzz(range(60), seed=0, jobs=2, keep=tmp_path)
+    assert not list(tmp_path.iterdir()), found
+    assert found["verified"] > 0
+    assert found["refused"] > 0
