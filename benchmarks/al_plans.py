@@ -16,16 +16,17 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pascalc import bn_statistics, correction, pipeline
-from pascalc.adjustable import AdjustableNetwork, Setting, effects
+from pascalc import pipeline
 from pascalc.al import make_plan, metric
-from pascalc.calibrate import measure
-from pascalc.histograms import Histograms
+from pascalc.al.histograms import Histograms
 from pascalc.modelfile import load
 from pascalc.passes import ANALYSIS
-from pascalc.sensitivity import Search
-from pascalc.steps import effective_steps, fed_layers
-from pascalc.streaming import open_samples
+from pascalc.planning import bn_statistics, correction
+from pascalc.planning.adjustable import AdjustableNetwork, Setting, effects
+from pascalc.planning.calibrate import measure
+from pascalc.planning.sensitivity import Search
+from pascalc.planning.steps import effective_steps, fed_layers
+from pascalc.planning.streaming import open_samples
 from pascalc.tables import table
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fashion-mnist"

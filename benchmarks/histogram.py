@@ -19,9 +19,9 @@ import click
 import numpy as np
 import onnxruntime as ort
 
-from pascalc.calibrate import measure
 from pascalc.modelfile import load
-from pascalc.streaming import open_samples
+from pascalc.planning.calibrate import measure
+from pascalc.planning.streaming import open_samples
 
 
 @click.command(help="Measure the histogram pass on MODEL, a network of one input.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pascalc.compiler import compile_model as compile
     from pascalc.evaluator import evaluate
     from pascalc.inspector import inspect
-    from pascalc.planner import plan_by_budget, plan_by_metric, plan_by_steps
+    from pascalc.planning.planner import plan_by_budget, plan_by_metric, plan_by_steps
     from pascalc.reporter import report
     from pascalc.verifier import verify
     from pascalc.version import __version__
@@ -41,9 +41,9 @@ _LAZY = {
     "compile": ("pascalc.compiler", "compile_model"),
     "evaluate": ("pascalc.evaluator", "evaluate"),
     "inspect": ("pascalc.inspector", "inspect"),
-    "plan_by_budget": ("pascalc.planner", "plan_by_budget"),
-    "plan_by_metric": ("pascalc.planner", "plan_by_metric"),
-    "plan_by_steps": ("pascalc.planner", "plan_by_steps"),
+    "plan_by_budget": ("pascalc.planning.planner", "plan_by_budget"),
+    "plan_by_metric": ("pascalc.planning.planner", "plan_by_metric"),
+    "plan_by_steps": ("pascalc.planning.planner", "plan_by_steps"),
     "report": ("pascalc.reporter", "report"),
     "verify": ("pascalc.verifier", "verify"),
     "__version__": ("pascalc.version", "__version__"),

@@ -20,11 +20,11 @@ from pascalc.tables import table
 from pascalc.version import __version__
 
 if TYPE_CHECKING:
-    from pascalc.adjustable import Effect
-    from pascalc.correction import Correction
     from pascalc.graph import Note
     from pascalc.inspector import Inspection
-    from pascalc.planner import Planned
+    from pascalc.planning.adjustable import Effect
+    from pascalc.planning.correction import Correction
+    from pascalc.planning.planner import Planned
 
 _FILE = click.Path(path_type=Path)
 
@@ -258,7 +258,8 @@ def plan_command(
 @_batch
 def histogram_command(model: Path, calib: Path, output: Path, batch: int) -> None:
     """Count how often every layer of MODEL.onnx has each of its levels; histograms of shards can be added."""
-    from pascalc import calibrate, histograms
+    from pascalc.al import histograms
+    from pascalc.planning import calibrate
 
     with _progress("counting") as progress:
         counted = calibrate.measure(model, calib, batch=batch, progress=progress)
@@ -456,8 +457,8 @@ def _planned(
     correct: bool,
 ) -> Planned | None:
     """The plan that the options ask for, of which at most one may decide the levels; None where none does."""
-    from pascalc import planner
-    from pascalc.al import Plan
+    from pascalc.al.plan import Plan
+    from pascalc.planning import planner
 
     given = {option: value for option, value in asked.items() if value is not None}
     if len(given) > 1:
@@ -485,7 +486,7 @@ def _planned(
 
 
 def _corrected(model: Path, planned: Planned, calib: Path | None) -> Correction:
-    from pascalc.planner import correct_levels
+    from pascalc.planning.planner import correct_levels
 
     assert calib is not None  # _planned has asked for it
     with _progress("correcting") as progress:
@@ -496,7 +497,7 @@ def _plan_report(
     model: Path, planned: Planned, calib: Path | None, corrected: Correction | None
 ) -> tuple[str, dict[str, Any]]:
     """The plan as a table, what it does to the network, and both as values."""
-    from pascalc.planner import measure_effect
+    from pascalc.planning.planner import measure_effect
 
     rows = [
         (

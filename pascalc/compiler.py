@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pascalc import pipeline
-from pascalc.al import PLAN_KEY, Plan
+from pascalc.al.plan import PLAN_KEY, Plan
 from pascalc.errors import CompileError
 from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
@@ -79,7 +79,7 @@ def compile_model(
         dump_ir: a folder for the network as ONNX text after every pass.
         levels: other levels L for the activations of these labels, or a plan of them, which the file then carries for
             ``pascalc report``.
-        correction: shifts and thresholds for activations, see `pascalc.correction`.
+        correction: shifts and thresholds for activations, see `pascalc.planning.correction`.
         save_ann: where the network that is compiled goes as an ANN, with explicit QCFS operators, so that
             ``pascalc verify`` can compare the spiking network with it; a stock onnxruntime runs it.
 

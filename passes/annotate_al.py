@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pascalc import ops
-from pascalc.al import check_levels
+from pascalc.al.histograms import METADATA_KEY
+from pascalc.al.metrics import check_levels
 from pascalc.errors import CompileError
 from pascalc.graph import Model, is_ours
-from pascalc.histograms import METADATA_KEY
 from pascalc.passes.base import Pass
 
 

@@ -2,7 +2,7 @@
 
 The shift goes into a bias that is there anyway: of the BatchNormalization, the linear layer or the addition before the
 activation, or through a MaxPool; only where none can take it, an addition stays in front of the activation. What the
-numbers are is decided in pascalc/correction.py.
+numbers are is decided in pascalc/planning/correction.py.
 """
 
 from __future__ import annotations

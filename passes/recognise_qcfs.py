@@ -38,7 +38,6 @@ from pascalc.passes.base import Pass
 
 Values = NDArray[np.float64]
 
-MAX_LEVELS = 255
 #: How far the algebra may be off for constants that went through float32 arithmetic a few times.
 _TOLERANCE = 1e-6
 _MAX_CHAIN = 16
@@ -410,8 +409,8 @@ def _solve(before: list[Link], after: list[Link], is_floor: bool) -> _Match:
         raise _Refusal("its channels have different numbers of levels")
     if levels[0] < 1:
         raise _Broken("it has no level above zero")
-    if levels[0] > MAX_LEVELS:
-        raise _Refusal(f"it has {levels[0]:.0f} levels, more than {MAX_LEVELS}")
+    if levels[0] > ops.MAX_LEVELS:
+        raise _Refusal(f"it has {levels[0]:.0f} levels, more than {ops.MAX_LEVELS}")
     top = _saturated(before)
     if np.any(np.isfinite(top) & (np.floor(top) != levels[0])):
         raise _Refusal(
@@ -502,9 +501,9 @@ def _unique_label(wanted: str, labels: set[str]) -> str:
 def _check_explicit(model: Model, node: gs.Node, labels: set[str]) -> None:
     name = node.name or node.outputs[0].name
     levels, phi = node.attrs.get("levels"), node.attrs.get("phi", 0.5)
-    if not isinstance(levels, int) or not 1 <= levels <= MAX_LEVELS:
+    if not isinstance(levels, int) or not 1 <= levels <= ops.MAX_LEVELS:
         raise CompileError(
-            f"levels of QCFS must be an integer from 1 to {MAX_LEVELS}, not {levels}", file=model.file, node=name
+            f"levels of QCFS must be an integer from 1 to {ops.MAX_LEVELS}, not {levels}", file=model.file, node=name
         )
     if not isinstance(phi, float) or not 0 <= phi < 1:
         raise CompileError(f"phi of QCFS must be in [0, 1), not {phi}", file=model.file, node=name)

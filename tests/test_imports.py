@@ -13,6 +13,7 @@ FORBIDDEN = {
     "pascalc.runtime": ("pascalc.passes", "pascalc.train", "pascalc.graph", "pascalc.modelfile"),
     "pascalc.ops": ("pascalc.passes", "pascalc.runtime", "pascalc.train", "pascalc.graph", "pascalc.modelfile"),
     "pascalc.graph": ("pascalc.passes", "pascalc.runtime", "pascalc.train", "pascalc.pipeline"),
+    "pascalc.al": ("pascalc.passes", "pascalc.runtime", "pascalc.train", "pascalc.graph", "pascalc.planning"),
     "pascalc.errors": ("pascalc",),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pascalc.ops.base import DOMAIN, DOMAIN_VERSION, MIN_OPSET, Attribute, Operator
 from pascalc.ops.neuron import NEURON_MODELS, NeuronModel, spiking_neuron
 from pascalc.ops.pasc import PASC_IF
-from pascalc.ops.qcfs import QCFS
+from pascalc.ops.qcfs import MAX_LEVELS, QCFS
 from pascalc.ops.time import ACCUMULATE, ALIGN, SPREAD
 
 #: Every operator, by name.
@@ -16,6 +16,7 @@ __all__ = [
     "ALIGN",
     "DOMAIN",
     "DOMAIN_VERSION",
+    "MAX_LEVELS",
     "MIN_OPSET",
     "NEURON_MODELS",
     "OPERATORS",

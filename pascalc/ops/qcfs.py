@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from pascalc.ops.base import Attribute, Operator
 
+MAX_LEVELS = 255
+"""The most levels L of an activation, so that spike counts fit into one byte; the fewest are 1."""
+
 QCFS = Operator(
     name="QCFS",
     doc="Quantisation-clip-floor-shift activation: clip(floor(X*L/theta + phi), 0, L) * theta/L. "

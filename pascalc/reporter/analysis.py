@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pascalc import pipeline
-from pascalc.al import PLAN_KEY, Plan, make_plan
+from pascalc.al.histograms import METADATA_KEY, from_json
+from pascalc.al.plan import PLAN_KEY, Plan, make_plan
 from pascalc.data import load_data
 from pascalc.energy import (
     ASSUMED_SPIKE_RATE,
@@ -30,7 +31,6 @@ from pascalc.energy import (
 )
 from pascalc.errors import CompileError
 from pascalc.graph import Model
-from pascalc.histograms import METADATA_KEY, from_json
 from pascalc.modelfile import load
 from pascalc.neurons import analysed_neurons, is_spiking
 from pascalc.passes import UNROLLED

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from math import isfinite
 
-from pascalc.al import Plan
+from pascalc.al.plan import Plan
 from pascalc.energy import ASSUMED_SPIKE_RATE, Energy
 from pascalc.reporter import plain, svg
 from pascalc.reporter.analysis import Report

@@ -18,9 +18,10 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from pascalc.al import Histogram, Plan
+from pascalc.al.histograms import module_name
+from pascalc.al.metrics import Histogram
+from pascalc.al.plan import Plan
 from pascalc.errors import CompileError
-from pascalc.histograms import module_name
 from pascalc.train.qcfs import QCFS, along_channels
 
 Batch = Tensor | Sequence[Tensor]

@@ -17,9 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pascalc.errors import CompileError
-
-MAX_LEVELS = 255
-"""The largest number of levels: spike counts then fit into one byte."""
+from pascalc.ops import MAX_LEVELS
 
 THETA_FLOOR = 2.0**-10
 """The smallest theta that a QCFS computes with (see :class:`QCFS`)."""

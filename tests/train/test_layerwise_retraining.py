@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("torch")
 
 from pascalc.al import Plan
-from pascalc.planner import plan_by_metric
+from pascalc.planning.planner import plan_by_metric
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "layerwise-retraining" / "retrain.py"
 

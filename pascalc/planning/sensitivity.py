@@ -19,13 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pascalc import correction, energy, pipeline
-from pascalc.adjustable import AdjustableNetwork, Effect, Setting, effects
+from pascalc import energy, pipeline
 from pascalc.errors import CompileError
 from pascalc.modelfile import load
 from pascalc.passes import ANALYSIS
-from pascalc.steps import fed_layers
-from pascalc.streaming import open_samples
+from pascalc.planning import correction
+from pascalc.planning.adjustable import AdjustableNetwork, Effect, Setting, effects
+from pascalc.planning.steps import fed_layers
+from pascalc.planning.streaming import open_samples
 
 Progress = Callable[[int, int], None]
 Levels = dict[str, int]

@@ -1,6 +1,6 @@
 """A network whose levels, thresholds and shifts can be set anew for every run, and what a setting does to its output.
 
-One onnxruntime session serves all plans: the parameters of the QCFS activations are inputs (`pascalc.explicit`).
+One onnxruntime session serves all plans: the parameters of the QCFS activations are inputs (see ``explicit``).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from pascalc import pipeline
 from pascalc.errors import CompileError
-from pascalc.explicit import make_adjustable
 from pascalc.graph import Array, sweep
 from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import neurons
 from pascalc.passes import ANALYSIS
+from pascalc.planning.explicit import make_adjustable
+from pascalc.planning.streaming import SampleStream
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
-from pascalc.streaming import SampleStream
 
 Progress = Callable[[int, int], None]
 

@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pascalc import pipeline
-from pascalc.al import Histogram
+from pascalc.al.histograms import Histograms
+from pascalc.al.metrics import Histogram
 from pascalc.errors import CompileError
-from pascalc.explicit import expose_counts
-from pascalc.histograms import Histograms
 from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import Neuron, neurons
 from pascalc.passes import ANALYSIS
+from pascalc.planning.explicit import expose_counts
+from pascalc.planning.streaming import SampleStream, open_samples
 from pascalc.runtime import InferenceSession
-from pascalc.streaming import SampleStream, open_samples
 
 Progress = Callable[[int, int], None]
 

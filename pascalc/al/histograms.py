@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pascalc.al import MAX_LEVELS, Histogram
+from pascalc.al.metrics import Histogram
 from pascalc.errors import CompileError
+from pascalc.ops import MAX_LEVELS
 
 METADATA_KEY = "pascalc.histograms"
 

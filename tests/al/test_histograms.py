@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pascalc.al import Histogram
+from pascalc.al.histograms import from_json, match, merge, read, to_json
 from pascalc.errors import CompileError
-from pascalc.histograms import from_json, match, merge, read, to_json
 
 
 def histogram(*counts: int) -> Histogram:

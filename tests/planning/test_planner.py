@@ -12,14 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 import pascalc
-from pascalc import histograms
-from pascalc.al import Plan
-from pascalc.calibrate import measure
+from pascalc.al import Plan, histograms
 from pascalc.cli import main
 from pascalc.compiler import compile_model
 from pascalc.errors import CompileError
 from pascalc.inspector import inspect
-from pascalc.planner import plan_by_metric
+from pascalc.planning.calibrate import measure
+from pascalc.planning.planner import plan_by_metric
 from pascalc.runtime import InferenceSession
 from tests.small_networks import Builder, images, residual_network, write
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from pascalc import energy
-from pascalc.al import Histogram
+from pascalc.al.metrics import Histogram
 from pascalc.graph import Model, is_constant, is_ours, producer
 from pascalc.linear import fan_in, is_layer, macs
 from pascalc.neurons import neurons

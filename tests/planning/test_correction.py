@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pascalc import correction
-from pascalc.adjustable import AdjustableNetwork, Setting, effects
-from pascalc.correction import METHODS, _Table, fit
 from pascalc.errors import CompileError
 from pascalc.modelfile import load
-from pascalc.streaming import SampleStream, open_samples
+from pascalc.planning import correction
+from pascalc.planning.adjustable import AdjustableNetwork, Setting, effects
+from pascalc.planning.correction import METHODS, _Table, fit
+from pascalc.planning.streaming import SampleStream, open_samples
 from tests.small_networks import images, residual_network, write
 
 

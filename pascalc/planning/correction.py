@@ -9,7 +9,7 @@ compares the reference (the source) with the requantised network:
   another look at the data.
 
 Two corrections are made from these, see `METHODS`, and the one is kept, or none, that brings the output of the whole
-network nearest to the source's on samples held out from the fit (`pascalc.adjustable.Effect.divergence`). The mean
+network nearest to the source's on samples held out from the fit (`Effect.divergence` of ``adjustable``). The mean
 difference is the bias correction of DA-QCFS ("Faster and Stronger", ICML 2025); the searches and the choice are ours.
 """
 
@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from pascalc.adjustable import AdjustableNetwork, Setting, effects
 from pascalc.passes.apply_correction import ApplyCorrection
-from pascalc.streaming import SampleStream
+from pascalc.planning.adjustable import AdjustableNetwork, Setting, effects
+from pascalc.planning.streaming import SampleStream
 
 Values = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]

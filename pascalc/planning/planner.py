@@ -7,19 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pascalc import bn_statistics, correction, histograms, pipeline
-from pascalc.adjustable import AdjustableNetwork, Effect, Setting, effects
-from pascalc.al import LayerPlan, Plan, make_plan
-from pascalc.calibrate import measure
-from pascalc.correction import Correction
+from pascalc import pipeline
+from pascalc.al import histograms
+from pascalc.al.histograms import Histograms
+from pascalc.al.plan import LayerPlan, Plan, make_plan
 from pascalc.errors import CompileError
-from pascalc.histograms import Histograms
 from pascalc.modelfile import load
 from pascalc.neurons import neurons
 from pascalc.passes import ANALYSIS
-from pascalc.sensitivity import Search
-from pascalc.steps import Steps, effective_steps, fed_layers
-from pascalc.streaming import open_samples
+from pascalc.planning import bn_statistics, correction
+from pascalc.planning.adjustable import AdjustableNetwork, Effect, Setting, effects
+from pascalc.planning.calibrate import measure
+from pascalc.planning.correction import Correction
+from pascalc.planning.sensitivity import Search
+from pascalc.planning.steps import Steps, effective_steps, fed_layers
+from pascalc.planning.streaming import open_samples
 
 Progress = Callable[[int, int], None]
 
@@ -175,13 +177,13 @@ def plan_by_budget(
     batch: int = 64,
     progress: Progress | None = None,
 ) -> Planned:
-    """The fewest effective time steps at which the network classifies nearly as its source (`pascalc.sensitivity`).
+    """The fewest effective time steps at which the network classifies nearly as its source, see ``sensitivity``.
 
     Args:
         source: the ONNX file of the network.
         calibration: an ``.npz`` of inputs; labels are not needed.
         budget: the largest share of samples that may be classified otherwise, in [0, 1), on each half of the data.
-        correct: measure plans with the correction that `pascalc.correction.fit` finds for each.
+        correct: measure plans with the correction that `pascalc.planning.correction.fit` finds for each.
         batch: samples a run.
         progress: called with (samples done, samples in all), for one pass after the other.
 
@@ -205,7 +207,7 @@ def plan_by_steps(
     batch: int = 64,
     progress: Progress | None = None,
 ) -> Planned:
-    """The plan of least divergence from the source at given effective time steps (`pascalc.sensitivity`).
+    """The plan of least divergence from the source at given effective time steps (`pascalc.planning.sensitivity`).
 
     Args:
         source: the ONNX file of the network.
@@ -230,7 +232,7 @@ def correct_levels(
     batch: int = 64,
     progress: Progress | None = None,
 ) -> Correction:
-    """The correction for a network at other levels, see `pascalc.correction.fit`.
+    """The correction for a network at other levels, see `pascalc.planning.correction.fit`.
 
     Raises:
         CompileError: a file cannot be read or does not fit the network.

@@ -23,10 +23,10 @@ import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
-from pascalc.al import Histogram
+from pascalc.al.histograms import Histograms
+from pascalc.al.metrics import Histogram
 from pascalc.errors import CompileError
 from pascalc.graph import Array, Model, has_tensor, is_constant, is_operator, is_ours, sort
-from pascalc.histograms import Histograms
 from pascalc.linear import is_layer
 
 Values = npt.NDArray[np.float64]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import pascalc
-from pascalc.adjustable import AdjustableNetwork, Setting, classes, effects
 from pascalc.errors import CompileError
 from pascalc.modelfile import load
+from pascalc.planning.adjustable import AdjustableNetwork, Setting, classes, effects
+from pascalc.planning.sensitivity import Search, candidate_levels
+from pascalc.planning.streaming import open_samples
 from pascalc.runtime import InferenceSession
-from pascalc.sensitivity import Search, candidate_levels
-from pascalc.streaming import open_samples
 from tests.small_networks import images, residual_network, write
 
 

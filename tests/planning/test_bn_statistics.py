@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from pascalc import pipeline
-from pascalc.bn_statistics import TOTAL, Mixture, estimate, has_statistics, to_histogram
 from pascalc.errors import CompileError
 from pascalc.graph import Model
 from pascalc.passes import ANALYSIS
+from pascalc.planning.bn_statistics import TOTAL, Mixture, estimate, has_statistics, to_histogram
 from tests.helpers import loaded
 from tests.small_networks import Builder
 

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pascalc import histograms
-from pascalc.al import Histogram
-from pascalc.calibrate import count_levels, measure
+from pascalc.al import Histogram, histograms
 from pascalc.errors import CompileError
 from pascalc.modelfile import load
-from pascalc.streaming import SampleStream, open_samples
+from pascalc.planning.calibrate import count_levels, measure
+from pascalc.planning.streaming import SampleStream, open_samples
 from tests.small_networks import Builder, images, linear_network, residual_network, rows, write
 
 LEVELS = {"stem": 4, "left": 8, "join": 2, "deep": 4, "hidden": 3}
