@@ -1,0 +1,201 @@
+"""The commands that look at networks: verify, eval, inspect, report, reduce, passes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pascalc.cli.group import Command
+from pascalc.cli.options import FILE, batch_option, data_option, json_option, limit_option
+from pascalc.cli.output import macs, progress_bar, show
+from pascalc.files import write_atomically
+from pascalc.passes import SCHEDULES
+from pascalc.tables import table
+
+
+@click.command("verify", cls=Command)
+@click.argument("model", type=FILE, metavar="MODEL.onnx")
+@click.argument("compiled", type=FILE, metavar="OUT.onnx")
+@data_option
+@limit_option
+@batch_option
+@json_option
+def verify_command(
+    model: Path, compiled: Path, data: Path, limit: int | None, batch: int, json_file: str | None
+) -> None:
+    """Check on data that OUT.onnx is the network MODEL.onnx; exit status 1 if it is not."""
+    from pascalc.verifier import verify
+
+    with progress_bar("verifying") as progress:
+        result = verify(model, compiled, data, limit=limit, batch=batch, progress=progress)
+    rows = [
+        (
+            x.name,
+            x.levels,
+            x.steps_in,
+            x.steps_out,
+            x.neurons,
+            x.root_mismatches,
+            f"{x.max_root_margin:.1e}",
+            f"{x.current_excess:.2f}",
+            x.count_mismatches,
+        )
+        for x in result.layers
+    ]
+    header = [
+        "layer",
+        "L",
+        "steps in",
+        "steps out",
+        "neurons",
+        "root mismatches",
+        "largest margin",
+        "current off/bound",
+        "counts differing",
+    ]
+    total = sum(x.neurons for x in result.layers)
+    roots = sum(x.root_mismatches for x in result.layers)
+    lines = [
+        table(header, rows),
+        "",
+        f"{result.samples} samples, {total} neurons: {roots} root mismatches, "
+        f"{sum(x.roots_beyond_bound for x in result.layers)} of them beyond the rounding bound",
+        f"classifications differing: {result.argmax_mismatches} (the source from itself, unoptimised: "
+        f"{result.source_self_mismatches}); largest output difference {result.max_abs_output_diff:.2g}",
+    ]
+    if result.requantised:
+        lines.append(
+            f"{len(result.requantised)} layers have other levels than the source; it was taken at those levels"
+        )
+    for root in result.roots[:10]:
+        lines.append(
+            f"root: {root.layer} sample {root.sample} {root.index}: {root.source_count} -> {root.count}, "
+            f"margin {root.margin:.2e}, bound {root.bound:.2e}"
+        )
+    lines += result.findings()
+    verdict = "equivalent" if result.equivalent else f"NOT equivalent: {result.first_difference or result.problems[0]}"
+    show("\n".join([*lines, "", verdict]), result.to_json(), json_file)
+    if not result.equivalent:
+        sys.exit(1)
+
+
+@click.command("eval", cls=Command)
+@click.argument("model", type=FILE, metavar="ANY.onnx")
+@data_option
+@limit_option
+@batch_option
+@click.option(
+    "--kernels",
+    type=click.Choice(["native", "numpy"]),
+    default="native",
+    show_default=True,
+    help="What computes the neurons: onnxruntime's kernels, or the NumPy library.",
+)
+@json_option
+def eval_command(model: Path, data: Path, limit: int | None, batch: int, kernels: Any, json_file: str | None) -> None:
+    """Accuracy, spike rates and time of a network, source or compiled."""
+    from pascalc.evaluator import evaluate
+
+    with progress_bar("evaluating") as progress:
+        result = evaluate(model, data, limit=limit, batch=batch, kernels=kernels, progress=progress)
+    rows = [(x.name, x.levels, x.steps_out, f"{x.spike_rate:.3f}") for x in result.layers]
+    accuracy = "no labels" if result.top1 is None else f"accuracy {result.top1:.2%}"
+    text = f"{result.samples} samples: {accuracy}, {result.seconds / result.samples * 1e3:.2f} ms a sample"
+    if rows:
+        text = table(["layer", "L", "steps", "spikes a neuron"], rows) + "\n\n" + text
+    show(text, result.to_json(), json_file)
+
+
+@click.command("inspect", cls=Command)
+@click.argument("model", type=FILE, metavar="ANY.onnx")
+@json_option
+def inspect_command(model: Path, json_file: str | None) -> None:
+    """Neurons, thresholds, levels, time steps and operation counts of a network, source or compiled."""
+    from pascalc.inspector import inspect
+
+    result = inspect(model)
+    rows = [
+        (n.name, _number(n.theta), n.levels, n.steps_in, n.steps_out, "mixed" if n.fan_in is None else n.fan_in)
+        for n in result.neurons
+    ]
+    lines = [
+        table(["neuron", "theta", "L", "steps in", "steps out", "fan-in"], rows),
+        "",
+        f"inputs: {', '.join(result.inputs)}; outputs: {', '.join(result.outputs)}",
+        macs(result),
+        *(f"not spiking: {line}" for line in result.not_spiking),
+    ]
+    show("\n".join(lines), result.to_json(), json_file)
+
+
+@click.command("report", cls=Command)
+@click.argument("model", type=FILE, metavar="SNN.onnx")
+@click.option("--data", type=FILE, metavar="DATA.npz", help="x: inputs; without it, spike rates are assumed.")
+@click.option("--plan", "plan_file", type=FILE, metavar="PLAN.json", help="The plan behind its levels, for the HTML.")
+@click.option("--html", "html_file", type=FILE, metavar="OUT.html", help="Write the report with plots, in one file.")
+@limit_option
+@batch_option
+@json_option
+def report_command(
+    model: Path,
+    data: Path | None,
+    plan_file: Path | None,
+    html_file: Path | None,
+    limit: int | None,
+    batch: int,
+    json_file: str | None,
+) -> None:
+    """Operations, spikes, effective time steps and energy of SNN.onnx, layer by layer."""
+    from pascalc.reporter import html, report, text
+
+    with progress_bar("measuring") as progress:
+        result = report(model, data, plan=plan_file, limit=limit, batch=batch, progress=progress)
+    if html_file is not None:
+        write_atomically(html_file, [html(result).encode()])
+    show(text(result), result.to_json(), json_file)
+
+
+@click.command("reduce", cls=Command)
+@click.argument("model", type=FILE, metavar="MODEL.onnx")
+@click.option(
+    "--fails",
+    required=True,
+    metavar="COMMAND",
+    help="Fails with its status on MODEL.onnx, not 0. Run without a shell; {} is the model to try, else it comes last.",
+)
+@click.option("-o", "--output", type=FILE, metavar="OUT.onnx", help="Default: MODEL.reduced.onnx beside the model.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="S",
+    help="Seconds for one run; a model that takes longer is not tried again.",
+)
+@json_option
+def reduce_command(model: Path, fails: str, output: Path | None, timeout: float, json_file: str | None) -> None:
+    """Shrink MODEL.onnx to a small model on which COMMAND still ends with the same status other than 0."""
+    from pascalc.reducer import reduce_model
+
+    with progress_bar("reducing") as progress:
+        result = reduce_model(model, fails, output, timeout=timeout, progress=progress)
+    before, after = result.nodes
+    text = f"{result.output}: {before} -> {after} nodes; status {result.status}; {result.runs} runs"
+    values = {"output": str(result.output), "status": result.status, "nodes": [before, after], "runs": result.runs}
+    show(text, values, json_file)
+
+
+@click.command("passes", cls=Command)
+@json_option
+def passes_command(json_file: str | None) -> None:
+    """List the passes of every schedule, in order."""
+    rows = [(name, i, p.name(), p.summary()) for name, passes in SCHEDULES.items() for i, p in enumerate(passes, 1)]
+    values = {name: [{"name": p.name(), "summary": p.summary()} for p in passes] for name, passes in SCHEDULES.items()}
+    show("\n".join(f"{s:10} {i:2}  {n:18} {d}" for s, i, n, d in rows), values, json_file)
+
+
+def _number(theta: float | list[float]) -> str:
+    return f"{theta:.4g}" if isinstance(theta, float) else f"{theta[0]:.4g} to {theta[1]:.4g}"

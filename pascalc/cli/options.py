@@ -1,0 +1,57 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FILE = click.Path(path_type=Path)
+
+json_option = click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; '-' for stdout.")
+limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first N samples.", metavar="N")
+batch_option = click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Samples a run.")
+data_option = click.option("--data", type=FILE, required=True, metavar="DATA.npz", help="x: inputs, y: labels.")
+
+
+def _numbers(text: str) -> list[int]:
+    """Integers separated by commas."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"'{text}' is not a list of integers such as 8,4,1") from None
+
+
+def _share(text: str) -> float:
+    """A share, written in percent."""
+    try:
+        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else -1.0
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise click.BadParameter(f"'{text}' is not a percentage from 0% to below 100%, such as 0.5%")
+    return share
+
+
+clusters_option = click.option(
+    "--al-clusters", type=click.IntRange(min=1), metavar="N", help="Layerwise L from the AL metric in N clusters."
+)
+levels_option = click.option(
+    "--al-levels", type=_numbers, metavar="8,4,1", help="L of each cluster from lowest to highest metric [halving]."
+)
+budget_option = click.option(
+    "--al-budget",
+    type=_share,
+    metavar="P%",
+    help="Layerwise L of fewest steps with at most P% of the classifications changed; needs --calib.",
+)
+steps_option = click.option(
+    "--al-steps",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="T",
+    help="Layerwise L of least loss at T effective time steps (paper's estimator); needs --calib.",
+)
+correct_option = click.option(
+    "--correct", is_flag=True, help="Correct shifts and thresholds of the requantised network; needs --calib."
+)
+calib_option = click.option("--calib", type=FILE, metavar="DATA.npz", help="x: inputs to calibrate on; y: labels.")
