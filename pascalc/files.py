@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Reading text files, and writing files whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pascalc.errors import CompileError
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """The text of a UTF-8 file that holds ``what``.
+
+    Raises:
+        CompileError: the file cannot be read, or is no text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CompileError(f"the {what} cannot be read: {error.strerror}", file=path) from None
+    except UnicodeDecodeError:
+        raise CompileError(f"this is not a {what}: it is no text", file=path) from None
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:

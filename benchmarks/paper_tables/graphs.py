@@ -143,15 +143,4 @@ def analyse(model: onnx.ModelProto) -> list[Layer]:
         file.write_bytes(model.SerializeToString())
         network = load(file)
         pipeline.run(network, ANALYSIS)
-        return [
-            Layer(
-                name=node.name,
-                fan_in=node.fan_in,
-                macs=node.macs,
-                neurons=node.neurons,
-                levels=node.levels,
-                steps_in=node.steps_in,
-                spike_rate=ASSUMED_SPIKE_RATE if node.spiking else None,
-            )
-            for node in layer_nodes(network)
-        ]
+        return [node.energy_layer(ASSUMED_SPIKE_RATE) for node in layer_nodes(network)]

@@ -18,6 +18,7 @@ import numpy as np
 
 from pascalc.al.metrics import Histogram
 from pascalc.errors import CompileError
+from pascalc.files import read_text
 from pascalc.ops import MAX_LEVELS
 
 METADATA_KEY = "pascalc.histograms"
@@ -55,13 +56,7 @@ def read(path: str | Path) -> Histograms:
     Raises:
         CompileError: the file cannot be read, or does not hold histograms.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise CompileError(f"the histograms cannot be read: {error.strerror}", file=path) from None
-    except UnicodeDecodeError:
-        raise CompileError("the histograms are not a JSON text file", file=path) from None
-    return from_json(text, file=path)
+    return from_json(read_text(path, "histogram file"), file=path)
 
 
 def merge(shards: Sequence[Mapping[str, Histogram]]) -> Histograms:

@@ -14,6 +14,7 @@ import numpy as np
 from pascalc.al.clusters import assign_levels, cluster
 from pascalc.al.metrics import Histogram, agreement, check_levels, kurtosis, metric, skewness
 from pascalc.errors import CompileError
+from pascalc.files import read_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +122,7 @@ class Plan:
         Raises:
             CompileError: the file cannot be read, or is not a plan.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise CompileError(f"The plan cannot be read: {error.strerror}", file=path) from None
-        except UnicodeDecodeError:
-            raise CompileError("The plan is not a JSON text file", file=path) from None
-        return cls.from_json(text, file=path)
+        return cls.from_json(read_text(path, "plan"), file=path)
 
 
 def make_plan(histograms: Mapping[str, Histogram], clusters: int, levels: Sequence[int] | None = None) -> Plan:

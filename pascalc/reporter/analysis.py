@@ -230,8 +230,8 @@ def _recorded_plan(model: Model, path: Path) -> Plan | None:
 
 
 def _report(path: Path, nodes: Sequence[LayerNode], measured: Measurement | None, plan: Plan | None) -> Report:
-    assumed = [_energy_layer(node, ASSUMED_SPIKE_RATE) for node in nodes]
-    actual = assumed if measured is None else [_energy_layer(n, measured.rates.get(n.source.name)) for n in nodes]
+    assumed = [node.energy_layer(ASSUMED_SPIKE_RATE) for node in nodes]
+    actual = assumed if measured is None else [n.energy_layer(measured.rates.get(n.source.name)) for n in nodes]
     own = [layer for layer in actual if layer.neurons]
     known = [row.histogram.levels for row in plan.layers if row.histogram is not None] if plan is not None else []
     uniform = max(*(layer.levels for layer in own), *known) if known else max(layer.levels for layer in own)
@@ -256,19 +256,6 @@ def _report(path: Path, nodes: Sequence[LayerNode], measured: Measurement | None
 def _is_spiking(node: LayerNode) -> bool:
     """Whether the layer counts in the mean spike rate: the entries of averaged trains are no single spikes."""
     return node.reads.kind == "spikes" and node.node is not None
-
-
-def _energy_layer(node: LayerNode, spike_rate: float | None) -> Layer:
-    return Layer(
-        name=node.name,
-        fan_in=node.fan_in,
-        macs=node.macs,
-        neurons=node.neurons,
-        levels=node.levels,
-        steps_in=node.steps_in,
-        spike_rate=spike_rate if node.spiking else None,
-        folded=node.reads.folded,
-    )
 
 
 def _layer(node: LayerNode, assumed: Layer, actual: Layer, measured: Measurement | None) -> LayerReport:

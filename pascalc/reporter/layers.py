@@ -14,6 +14,7 @@ from math import prod
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
+from pascalc.energy import Layer
 from pascalc.errors import CompileError
 from pascalc.graph import Model, is_constant, is_operator, is_ours, producer
 from pascalc.linear import fan_in, is_layer, macs
@@ -67,6 +68,19 @@ class LayerNode:
     def spiking(self) -> bool:
         """Whether the layer reads a train rather than an analog tensor."""
         return self.reads.kind != "analog"
+
+    def energy_layer(self, spike_rate: float | None) -> Layer:
+        """What the estimators of energy want to know, at this mean number of spikes an input."""
+        return Layer(
+            name=self.name,
+            fan_in=self.fan_in,
+            macs=self.macs,
+            neurons=self.neurons,
+            levels=self.levels,
+            steps_in=self.steps_in,
+            spike_rate=spike_rate if self.spiking else None,
+            folded=self.reads.folded,
+        )
 
 
 def layer_nodes(model: Model) -> list[LayerNode]:

@@ -92,8 +92,8 @@ def test_bad_text(text: str) -> None:
 
 
 def test_bad_files(tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match=r"missing.json: the histograms cannot be read"):
+    with pytest.raises(CompileError, match=r"missing.json: the histogram file cannot be read"):
         read(tmp_path / "missing.json")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CompileError, match="not a JSON text file"):
+    with pytest.raises(CompileError, match="this is not a histogram file: it is no text"):
         read(tmp_path / "binary")

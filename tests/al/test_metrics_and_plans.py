@@ -468,11 +468,11 @@ def test_what_is_not_a_plan_is_refused(text: str, message: str) -> None:
 
 
 def test_files_that_are_not_plans_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match=r"none\.json: The plan cannot be read: No such file"):
+    with pytest.raises(CompileError, match=r"none\.json: the plan cannot be read: No such file"):
         Plan.read(tmp_path / "none.json")
     binary = tmp_path / "model.onnx"
     binary.write_bytes(b"\x08\xff\xfe\x80")
-    with pytest.raises(CompileError, match=r"model\.onnx: The plan is not a JSON text file"):
+    with pytest.raises(CompileError, match=r"model\.onnx: this is not a plan: it is no text"):
         Plan.read(binary)
 
 
