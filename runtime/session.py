@@ -22,6 +22,8 @@ from pascalc.runtime.register import Recording, recording, register
 
 Array = NDArray[Any]
 
+#: Optimizers of onnxruntime that change results: this one makes -inf of the zeros of a Pad in front of a MaxPool.
+_WRONG_OPTIMIZERS = ("Pad_Fusion",)
 _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 
 
@@ -171,7 +173,9 @@ class InferenceSession:
         if folder is not None:
             options.add_session_config_entry(_EXTERNAL_DATA, os.fspath(folder))
         try:
-            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"], disabled_optimizers=_WRONG_OPTIMIZERS
+            )
         except Exception as error:
             message = f"onnxruntime cannot load the model: {_message(error)}"
             lacks_body = self._kernels == "native" and "is not a registered function/op" in message

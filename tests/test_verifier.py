@@ -317,3 +317,19 @@ def test_nan_in_the_source_is_no_difference_but_refused(tmp_path: Path) -> None:
     y = b.gemm(b.qcfs(x, "act", 4, 1.0), "fc", (6, 5))
     with pytest.raises(CompileError, match=r"source network computes NaN .*'act'"):
         verified(b.model({"y": y}), rows(3), tmp_path)
+
+
+def test_zeros_padded_in_front_of_a_max_pool_are_zeros(tmp_path: Path) -> None:
+    """onnxruntime's Pad_Fusion takes them for the -inf that MaxPool itself pads with, and changes the source."""
+    b = Builder(0)
+    train = b.qcfs(b.input("x", ["N", 1, 4, 4]), "act", 4, 1.0)
+    x = b.node("Neg", [train], "negative")
+    x = b.node("Pad", [x, b.constant("pads", [0, 0, 1, 1, 0, 0, 1, 1], np.int64)], "pad")
+    x = b.node("MaxPool", [x], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    x = b.gemm(b.node("Flatten", [x], "flat"), "fc", (9, 5))
+    images_ = np.random.default_rng(0).uniform(0.5, 1, (4, 1, 4, 4)).astype(np.float32)
+    result = verified(b.model({"y": x}), images_, tmp_path)
+    assert result.equivalent, result.findings()
+    given = InferenceSession(tmp_path / "model.onnx").run(None, {"x": images_})[0]
+    expected = onnx.reference.ReferenceEvaluator(onnx.load(tmp_path / "model.onnx")).run(None, {"x": images_})[0]
+    np.testing.assert_allclose(given, expected, rtol=1e-5)
