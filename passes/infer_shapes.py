@@ -41,10 +41,11 @@ class InferShapes(Pass):
 
     def run(self, model: Model) -> int:
         batched = _batched_inputs(model)
-        declared = _check(model)
+        proto, _ = skeleton(model)
+        declared = _check(proto, model)
         rewrites = 0
         while True:
-            shapes = _probe(model, batched)
+            shapes = _probe(proto, batched, model)
             for tensor in model.graph.tensors().values():
                 if not is_constant(tensor):
                     dtype, shape = shapes.get(tensor.name, (None, tensor.shape))
@@ -58,8 +59,9 @@ class InferShapes(Pass):
                 elif is_operator(node, "Resize"):
                     unbaked += _fix_resize(model, node)
             rewrites += fixed + unbaked
-            if not unbaked:  # a reshape freed of its batch changes the shapes behind it
+            if not unbaked:
                 break
+            proto, _ = skeleton(model)  # a reshape freed of its batch changes the shapes behind it
         for node in model.graph.nodes:
             if is_operator(node, "Conv", "ConvTranspose") and is_layer(node):
                 check_convolution(model, node)
@@ -93,8 +95,7 @@ def _batched_inputs(model: Model) -> set[str]:
     return batched
 
 
-def _probe(model: Model, batched: set[str]) -> dict[str, tuple[Any, Shape]]:
-    proto, _ = skeleton(model)
+def _probe(proto: onnx.ModelProto, batched: set[str], model: Model) -> dict[str, tuple[Any, Shape]]:
     found = [_infer(proto, batched, batch, model) for batch in _PROBES]
     merged: dict[str, tuple[Any, Shape]] = {}
     for name, (dtype, small) in found[0].items():
@@ -112,10 +113,11 @@ def _probe(model: Model, batched: set[str]) -> dict[str, tuple[Any, Shape]]:
     return merged
 
 
-def _check(model: Model) -> dict[str, tuple[Any, Shape]]:
+def _check(proto: onnx.ModelProto, model: Model) -> dict[str, tuple[Any, Shape]]:
     """Types and shapes with the sizes that the file declares for its inputs; those that contradict one another are
     refused."""
-    declared, _ = skeleton(model)
+    declared = onnx.ModelProto()
+    declared.CopyFrom(proto)
     del declared.functions[:]  # recognise-qcfs says what is wrong with an operator of the project's
     _forget(declared)
     try:

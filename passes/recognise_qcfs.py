@@ -108,9 +108,11 @@ class _Match:
     phi: float
     rest: Values  # what remains to be multiplied behind the neuron
 
+    BEST_RANK: ClassVar[tuple[bool, bool]] = (False, False)
+
     @property
     def rank(self) -> tuple[bool, bool]:
-        """Smaller is better."""
+        """Smaller is better: whether something remains behind the neuron, and whether phi is not 1/2."""
         return (not np.allclose(self.rest, 1, rtol=_TOLERANCE), self.phi != 0.5)
 
 
@@ -253,28 +255,28 @@ def _quantisation(node: gs.Node) -> tuple[Values, Values]:
 
 
 def _best(before: list[Link], after: list[Link], is_floor: bool) -> _Match:
+    """The longest cut that leaves nothing behind the neuron, with phi = 1/2 if there is one; else the shortest."""
     best: _Match | None = None
     refusals: list[_Refusal] = []
-    for length in range(len(before) + len(after) - 1):
-        for behind in range(min(length, len(after) - 1) + 1):
+    for length in range(len(before) + len(after) - 2, -1, -1):
+        for behind in range(min(length, len(after) - 1), -1, -1):
             ahead = length - behind
             if ahead >= len(before):
                 continue
             try:
                 match = _solve(before[: ahead + 1], after[: behind + 1], is_floor)
             except _Refusal as error:
+                if isinstance(error, _Broken) and error.surely:
+                    raise
                 refusals.append(error)
                 continue
-            # of several cuts that leave nothing behind the neuron the longest, else the shortest
-            if best is None or match.rank < best.rank or (match.rank == best.rank and not match.rank[0]):
+            if match.rank == _Match.BEST_RANK:
+                return match
+            if best is None or match.rank < best.rank or (match.rank == best.rank and match.rank[0]):
                 best = match
-    broken = [r for r in refusals if isinstance(r, _Broken)]
-    surely = [r for r in broken if r.surely]
-    if surely:
-        raise surely[0]
     if best is not None:
         return best
-    raise (broken or refusals)[-1]
+    raise next((r for r in refusals if isinstance(r, _Broken)), refusals[0])
 
 
 def _chain_before(nearest: Link) -> list[Link]:
