@@ -120,6 +120,6 @@ def summed_steps(tensor: gs.Tensor) -> int:
             continue
         seen.add(id(node))
         if is_ours(node, ops.ACCUMULATE.name):
-            most = max(most, node.attrs["steps"])
+            most = max(most, node.attrs.get("steps", 1))
         waiting += node.inputs
     return most
