@@ -20,6 +20,7 @@ import onnx.inliner
 import onnx.numpy_helper
 import onnx.version_converter
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
 from pascalc import limits, ops, quantisers
@@ -84,7 +85,8 @@ def _load(data: bytes, path: Path) -> Model:
     except onnx.checker.ValidationError as error:
         raise CompileError(f"this is not a valid ONNX model: {_first_line(error)}", file=path) from error
     interface = [v for v in model.graph.input if v.name not in weights]
-    graph = gs.import_onnx(model)
+    with _quiet():
+        graph = gs.import_onnx(model)
     for tensor in list(graph.inputs):
         if tensor.name in weights:
             tensor.to_constant(weights.pop(tensor.name))
@@ -121,7 +123,8 @@ def skeleton(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]]:
         tensor.to_variable(dtype=weights[tensor.name].dtype, shape=list(weights[tensor.name].shape))
         tensor.type = "tensor_type"
     try:
-        proto = gs.export_onnx(graph)
+        with _quiet():
+            proto = gs.export_onnx(graph)
     except (ValueError, OnnxGraphSurgeonException) as error:  # text that is none, types that are missing or unknown
         raise CompileError(
             f"it holds what cannot be written again: {_first_line(error)}",
@@ -444,6 +447,11 @@ def _changed(model: onnx.ModelProto) -> list[onnx.FunctionProto]:
 
 def _opset(model: onnx.ModelProto) -> int:
     return next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
+def _quiet() -> LoggerSuppress:
+    """Without graphsurgeon's own messages, which it prints to stdout: what matters of them is in our errors."""
+    return G_LOGGER.suppress(G_LOGGER.CRITICAL + 1)
 
 
 def _first_line(error: BaseException) -> str:

@@ -565,8 +565,9 @@ def _excess(expected: Array, given: Array, total: Array, steps: int, count: int)
     finite = np.isfinite(a) & np.isfinite(b)
     problem = _overflow(a[~finite], b[~finite], "it")
     kind = np.finfo(expected.dtype)
-    bound = allowance(steps) * float(kind.eps) * (_first(np.broadcast_to(total, expected.shape), count) + 2 * np.abs(a))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        products = _first(np.broadcast_to(total, expected.shape), count)
+        bound = allowance(steps) * float(kind.eps) * (products + 2 * np.abs(a))
         ratio = np.abs(a - b) / np.maximum(bound, kind.tiny)
     return float(np.max(ratio, where=finite, initial=0)), problem
 

@@ -173,7 +173,8 @@ def _match(model: Model, rounding: gs.Node) -> _Match:
     ahead, behind = _centre(model, rounding)
     is_floor = is_operator(rounding, "Floor")
     try:
-        return _best(_chain_before(ahead), _chain_after(behind), is_floor)
+        with np.errstate(all="ignore"):  # infinite bounds are bounds
+            return _best(_chain_before(ahead), _chain_after(behind), is_floor)
     except _Broken as error:
         if is_floor or error.surely:
             raise

@@ -221,6 +221,15 @@ def test_weights_that_overflow_when_something_is_folded_into_them(name: str, tmp
     assert name.split(".")[0] in message
 
 
+def test_a_type_that_numpy_does_not_have_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    network = linear_network()
+    network.graph.initializer.append(helper.make_tensor("odd", TensorProto.FLOAT8E4M3FN, [2], [1.0, 2.0]))
+    network.graph.value_info.append(helper.make_tensor_value_info("odd2", TensorProto.BFLOAT16, [2]))
+    network.graph.node.append(helper.make_node("Cast", ["logits"], ["odd2"], to=TensorProto.BFLOAT16))
+    pascalc.compile(write(network, tmp_path / "model.onnx"), tmp_path / "out.onnx")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_opset_newer_than_known(tmp_path: Path) -> None:
     model = linear_network()
     newest = onnx.defs.onnx_opset_version()
