@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-import onnxruntime as ort
 
 from pascalc import ops, pipeline
 from pascalc.data import Data, load_data
@@ -207,7 +206,7 @@ class _Verifier:
 
     # --- the networks that are run --------------------------------------------------------------------------------
 
-    def _source_sessions(self) -> tuple[InferenceSession, ort.InferenceSession]:
+    def _source_sessions(self) -> tuple[InferenceSession, InferenceSession]:
         """The source as it is and unoptimised; at the compiled network's levels where those were changed. Activations
         that are explicit operators get their bodies, and QONNX quantisers are written out."""
         model = load(self.source)
@@ -215,12 +214,8 @@ class _Verifier:
         if self.result.requantised:
             model = self._at_compiled_levels()
         source = to_bytes(model) if explicit or model.rewritten or self.result.requantised else self.source
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads or 0
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return InferenceSession(source, threads=self.threads), ort.InferenceSession(
-            source, options, providers=["CPUExecutionProvider"]
-        )
+        theirs, unoptimised = (InferenceSession(source, threads=self.threads, optimised=o) for o in (True, False))
+        return theirs, unoptimised
 
     def _at_compiled_levels(self) -> Model:
         """The source network with its activations as operators, at the compiled network's levels."""

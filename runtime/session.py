@@ -75,6 +75,8 @@ class InferenceSession:
         staged: run the neurons step by step and count their events; with NumPy kernels only. The closed form, which
             is the default, cannot know them.
         threads: threads of onnxruntime's own kernels; by default one for each core.
+        optimised: let onnxruntime fuse and rearrange operators, as it does by default; without, a network adds in
+            another order here and there.
 
     Sessions may run in several Python threads at a time, also one session.
 
@@ -90,6 +92,7 @@ class InferenceSession:
         *,
         staged: bool = False,
         threads: int | None = None,
+        optimised: bool = True,
     ) -> None:
         if kernels not in ("native", "numpy"):
             raise CompileError(f"kernels must be 'native' or 'numpy', not {kernels!r}")
@@ -99,6 +102,7 @@ class InferenceSession:
         self._kernels = kernels
         self._staged = staged
         self._threads = threads
+        self._optimised = optimised
         self._events: dict[str, Events] = {}
         self._lock = threading.Lock()
         self._session = self._open(model if isinstance(model, bytes) else os.fspath(model))
@@ -170,6 +174,8 @@ class InferenceSession:
         options.log_severity_level = 4  # its errors become exceptions here
         # quantisers are computed as they are written, not by integer kernels that round elsewhere
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if not self._optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if folder is not None:
             options.add_session_config_entry(_EXTERNAL_DATA, os.fspath(folder))
         try:
