@@ -116,7 +116,7 @@ def _plan_sections(report: Report) -> list[str]:
         if row.histogram is not None
     ]
     if panels:
-        note = "How many neurons had each level 0..L on the calibration data, before levels were reduced."
+        note = "How often each level 0..L occurred before levels were reduced: counted on data, or estimated without."
         sections.append(_section("Histograms of levels", legend + svg.histograms(panels), note))
     return sections
 
