@@ -59,7 +59,9 @@ class _Unroll:
             for tensor in node.outputs:
                 kind = self._type(tensor)
                 if isinstance(kind, Train) and tensor.shape:
-                    tensor.shape = [f"{kind.steps}*{BATCH}", *tensor.shape[1:]]
+                    batch = tensor.shape[0]  # a number where it does not depend on the batch
+                    first = kind.steps * batch if isinstance(batch, int) else f"{kind.steps}*{BATCH}"
+                    tensor.shape = [first if batch else None, *tensor.shape[1:]]
         return self.insertions
 
     def _type(self, tensor: gs.Tensor) -> TimeType:

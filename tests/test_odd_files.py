@@ -180,3 +180,20 @@ def test_external_data(rows: int, tmp_path: Path) -> None:
     before, after = (InferenceSession(path).run(None, feeds)[0] for path in (source, result.output))
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
     assert (tmp_path / "source.snn.onnx.data").exists() == (rows > 64)
+
+
+@pytest.mark.parametrize("schedule", ["unrolled", "collapsed"])
+def test_a_part_of_the_batch(schedule: str, tmp_path: Path) -> None:
+    """What lies behind it has another number of samples, whatever the batch is."""
+    b = Builder(0)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc1", (6, 6)), "a", 4, 1.0)
+    bounds = [b.constant(name, [value], np.int64) for name, value in (("start", 0), ("end", 2), ("axis", 0))]
+    x = b.node("Slice", [b.gemm(x, "fc2", (6, 6)), *bounds], "slice")
+    x = b.qcfs(b.node("Sigmoid", [x], "sigmoid"), "b", 4, 1.0)
+    source = write(b.model({"y": b.gemm(x, "fc3", (6, 5))}, ["M", 5]), tmp_path / "model.onnx")
+    compiled = pascalc.compile(source, schedule=schedule).output
+    for count in (1, 2, 5):
+        x = np.random.default_rng(count).normal(size=(count, 6)).astype(np.float32)
+        (before,), (after,) = (InferenceSession(path).run(None, {"x": x}) for path in (source, compiled))
+        assert after.shape == (min(count, 2), 5)
+        np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
