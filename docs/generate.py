@@ -72,9 +72,9 @@ is the passes' own. [writing-a-pass.md](writing-a-pass.md) shows how to add one.
 _ON_DEMAND_HEAD = """\
 ## On demand
 
-These passes change what the network computes, and run only where they are asked for (`--plan`, `--al-clusters` and the
-like), right behind [recognise-qcfs](#recognise-qcfs). What comes behind them is lossless again, with respect to the
-changed network."""
+These passes run only where they are asked for, right behind [recognise-qcfs](#recognise-qcfs). Those for `--plan`,
+`--al-clusters` and the like change what the network computes; what comes behind them is lossless again, with respect to
+the changed network. The one for `--dynamic-batch` changes what the network takes."""
 _NEURONS_HEAD = f"""\
 An emitted file carries the body of every operator that it uses as an ONNX function, so that a runtime that inlines
 functions runs it without any library. The definitions stand in [pascalc/ops](../pascalc/ops), the NumPy kernels of the

@@ -19,6 +19,7 @@ from pascalc.ops import NEURON_MODELS
 from pascalc.passes import ANALYSIS, SCHEDULES, Pass
 from pascalc.passes.annotate_al import AnnotateAl
 from pascalc.passes.apply_correction import ApplyCorrection
+from pascalc.passes.free_batch import FreeBatch
 from pascalc.passes.lower_neurons import LowerNeurons
 from pascalc.version import __version__
 
@@ -63,6 +64,7 @@ def compile_model(
     levels: Mapping[str, int] | Plan | None = None,
     correction: ApplyCorrection | None = None,
     save_ann: str | Path | None = None,
+    dynamic_batch: bool = False,
 ) -> Compilation:
     """Compile a trained QCFS network into the spiking network that is mathematically the same.
 
@@ -82,6 +84,7 @@ def compile_model(
         correction: shifts and thresholds for activations, see `pascalc.planning.correction`.
         save_ann: where the network that is compiled goes as an ANN, with explicit QCFS operators, so that
             ``pascalc verify`` can compare the spiking network with it; a stock onnxruntime runs it.
+        dynamic_batch: give the spiking network a dynamic batch where the source's is fixed, if that is safe.
 
     Raises:
         CompileError: the source cannot be compiled, or the output cannot be written. No output is left then.
@@ -103,6 +106,7 @@ def compile_model(
         levels = {layer.name: layer.levels for layer in levels.layers}
     changes: list[Pass] = [] if levels is None else [AnnotateAl(levels)]
     changes += [] if correction is None else [correction]
+    changes += [FreeBatch()] if dynamic_batch else []
     model = load(source)
     timing = pipeline.Timing()
     observers: list[pipeline.Observer] = [timing]
@@ -129,7 +133,7 @@ def compile_model(
 
 
 def _with(changes: Sequence[Pass], passes: Sequence[Pass]) -> list[Pass]:
-    """The passes with those that change the network's function where its activations have just become explicit."""
+    """The passes with those that were asked for, where activations have just become explicit."""
     return [*passes[: len(ANALYSIS)], *changes, *passes[len(ANALYSIS) :]]
 
 

@@ -211,3 +211,56 @@ def test_a_resize_of_the_batch(tmp_path: Path) -> None:
         images = np.random.default_rng(count).normal(size=(count, 2, 4, 4)).astype(np.float32)
         (before,), (after,) = (InferenceSession(path).run(None, {"x": images}) for path in (source, compiled))
         np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["unrolled", "collapsed"])
+@pytest.mark.parametrize("opset", [8, 13])
+def test_a_batch_made_dynamic(opset: int, schedule: str, tmp_path: Path) -> None:
+    """A file of batch 1 gives a network that takes any batch, verifies against it, and computes what it does."""
+    source = write(network(opset, 1), tmp_path / "source.onnx")
+    compiled = pascalc.compile(source, schedule=schedule, dynamic_batch=True).output
+    data = data_of((6, 6, 6, 2), tmp_path)
+    assert pascalc.verify(source, compiled, data).equivalent
+    emitted = onnx.load(compiled).graph
+    dims = [v.type.tensor_type.shape.dim[0] for v in (*emitted.input, *emitted.output)]
+    assert [d.dim_param for d in dims] == ["batch", "batch"]
+    images = np.load(data)["x"]
+    together = InferenceSession(compiled).run(None, {"x": images})[0]
+    session = InferenceSession(source)
+    single = np.concatenate([session.run(None, {"x": image[None]})[0] for image in images])
+    np.testing.assert_allclose(together, single, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_that_is_dynamic_stays_as_it_is(tmp_path: Path) -> None:
+    source = write(network(13, "N"), tmp_path / "source.onnx")
+    plain, freed = (pascalc.compile(source, tmp_path / name, dynamic_batch=name == "b") for name in "ab")
+    assert plain.output.read_bytes() == freed.output.read_bytes()
+
+
+def mixed(b: Builder, x: str, way: str) -> str:
+    match way:
+        case "Softmax":
+            return b.node(way, [x], "mix", axis=0)
+        case "ReduceMean":
+            return b.node("Add", [x, b.node(way, [x], "mix", axes=[0], keepdims=1)], "join")
+        case "CumSum":
+            return b.node(way, [x, b.constant("axis", 0, np.int64)], "mix")
+        case "MatMul":
+            return b.node(way, [x, b.node("Transpose", [x], "turn", perm=[1, 0])], "mix")
+        case "Mul":
+            return b.node(way, [x, b.constant("by sample", [[2.0], [3.0]])], "mix")
+        case _:
+            return b.node(way, [x, b.constant("all", [1, -1], np.int64)], "mix")
+
+
+@pytest.mark.parametrize("way", ["Softmax", "ReduceMean", "CumSum", "MatMul", "Mul", "Reshape"])
+def test_a_batch_whose_samples_are_mixed_stays_fixed(way: str, tmp_path: Path) -> None:
+    b = Builder(0)
+    x = b.qcfs(b.gemm(b.input("x", [2, 6]), "fc1", (6, 6)), "a", 4, 1.0)
+    y = mixed(b, b.gemm(x, "fc2", (6, 6)), way)
+    shape = {"MatMul": [2, 2], "Reshape": [1, 12]}.get(way, [2, 6])
+    source = write(b.model({"y": y}, shape), tmp_path / "source.onnx")
+    with pytest.raises(CompileError, match=r"source\.onnx: the batch size cannot be made dynamic: .*\(node '"):
+        pascalc.compile(source, dynamic_batch=True)
+    assert not (tmp_path / "source.snn.onnx").exists()
+    assert pascalc.compile(source).output.exists()

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 @steps_option
 @correct_option
 @calib_option
+@click.option("--dynamic-batch", is_flag=True, help="Make a batch size that the export fixed dynamic, if safe.")
 @click.option("--save-ann", type=FILE, metavar="FILE", help="Write the requantised network itself, for `verify`.")
 @json_option
 def compile_command(
@@ -77,6 +78,7 @@ def compile_command(
     al_steps: float | None,
     correct: bool,
     calib: Path | None,
+    dynamic_batch: bool,
     save_ann: Path | None,
     json_file: str | None,
 ) -> None:
@@ -96,6 +98,7 @@ def compile_command(
         levels=None if planned is None else planned.plan,
         correction=None if corrected is None else corrected.as_pass(),
         save_ann=save_ann,
+        dynamic_batch=dynamic_batch,
     )
     found = result.network.neurons
     not_spiking = result.network.not_spiking

@@ -1,0 +1,116 @@
+"""A batch size that the export fixed becomes dynamic, where every sample is computed by itself.
+
+Each operator must be known to keep samples apart: those with a rule in the table of time types, which rests on the
+same property, those that work element by element, and those that work along an axis other than the batch. Their
+results must have the batch in front and nowhere else. ``Reshape`` and ``Resize`` are freed of it by infer-shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_graphsurgeon as gs
+
+from pascalc.errors import CompileError
+from pascalc.graph import BATCH, Model, captured, is_constant, is_ours
+from pascalc.ops import OPERATORS
+from pascalc.passes.base import Pass
+from pascalc.timing import RULES
+
+_POINTWISE = frozenset(
+    (
+        *(
+            "Abs",
+            "Cast",
+            "Ceil",
+            "Celu",
+            "Clip",
+            "Div",
+            "Elu",
+            "Erf",
+            "Exp",
+            "Floor",
+            "Gelu",
+            "HardSigmoid",
+            "HardSwish",
+        ),
+        *(
+            "LeakyRelu",
+            "Log",
+            "Max",
+            "Min",
+            "Mish",
+            "Mul",
+            "Neg",
+            "PRelu",
+            "Pow",
+            "Reciprocal",
+            "Relu",
+            "Round",
+            "Selu",
+        ),
+        *("Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu", "Where"),
+        *("DequantizeLinear", "QuantizeLinear"),
+    )
+)
+#: Operators along one axis, which must not be the batch.
+_ALONG_AXIS = frozenset(("ArgMax", "ArgMin", "LayerNormalization", "LogSoftmax", "Softmax", "TopK"))
+
+
+@dataclass(frozen=True)
+class FreeBatch(Pass):
+    """Make the batch size of the network's inputs and outputs dynamic."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+
+    def run(self, model: Model) -> int:
+        values = [*model.interface_inputs, *model.interface_outputs]
+        fixed = [v.type.tensor_type.shape.dim[0] for v in values if v.type.tensor_type.shape.dim]
+        fixed = [dim for dim in fixed if dim.HasField("dim_value")]
+        if not fixed:
+            return 0
+        dependent = {id(t) for t in model.graph.inputs}
+        for tensor in model.graph.inputs:
+            _check(model, tensor, f"the input '{tensor.name}'")
+        for node in model.graph.nodes:
+            if any(id(t) in dependent for t in (*node.inputs, *captured(node))):
+                if not _keeps_samples_apart(node):
+                    raise _refusal(model, node.name or node.outputs[0].name, f"{node.op} may mix samples")
+                for tensor in node.outputs:
+                    dependent.add(id(tensor))
+                    _check(model, tensor, f"the result of {node.op}", node.name)
+        for tensor in model.graph.outputs:
+            _check(model, tensor, f"the output '{tensor.name}'")
+        for dim in fixed:
+            dim.dim_param = BATCH
+        return len(fixed)
+
+
+def _keeps_samples_apart(node: gs.Node) -> bool:
+    if is_ours(node, *OPERATORS):
+        return True
+    if node.domain not in (None, "", "ai.onnx") or captured(node):
+        return False
+    if node.op in _ALONG_AXIS:
+        default = 0 if node.op in ("ArgMax", "ArgMin") else -1
+        axis, rank = node.attrs.get("axis", default), len(node.inputs[0].shape or ())
+        return bool(axis % rank) if rank else False
+    return node.op in RULES or node.op in _POINTWISE
+
+
+def _check(model: Model, tensor: gs.Tensor, what: str, node: str = "") -> None:
+    shape = tensor.shape
+    if not tensor.name or is_constant(tensor):
+        return
+    if not shape or shape[0] != BATCH or None in shape[1:]:
+        raise _refusal(model, node or tensor.name, f"{what} does not have the batch as its first axis and nowhere else")
+
+
+def _refusal(model: Model, node: str, reason: str) -> CompileError:
+    return CompileError(
+        f"the batch size cannot be made dynamic: {reason}",
+        file=model.file,
+        node=node,
+        hint="Compile without --dynamic-batch, or export the network with a dynamic batch.",
+    )
