@@ -42,9 +42,9 @@ class Model:
     """A network on its way through the compiler.
 
     ``interface_inputs`` and ``interface_outputs`` are the source's own declarations; they go into the emitted file
-    unchanged, save for a batch that free-batch makes dynamic. On tensors, ``shape`` is a list whose first entry is :data:`BATCH` where axis 0 is the batch, or None
-    where nothing is known. ``rewritten``: the file has operators that no stock runtime knows, and loading wrote them
-    out in standard ones.
+    unchanged, save for a batch that free-batch makes dynamic. On tensors, ``shape`` is a list whose first entry is
+    :data:`BATCH` where axis 0 is the batch, or None where nothing is known. ``rewritten``: the file has operators that
+    no stock runtime knows, and loading wrote them out in standard ones.
     """
 
     graph: gs.Graph

@@ -60,8 +60,9 @@ def _why_not(node: gs.Node) -> str:
 
 def _affine(node: gs.Node) -> tuple[Scale, Scale]:
     gamma, beta, mean, var = (t.values.astype(np.float64) for t in node.inputs[1:5])
-    scale = gamma / np.sqrt(var + node.attrs.get("epsilon", 1e-5))
-    return scale, beta - scale * mean
+    with np.errstate(all="ignore"):  # a variance of zero or less gives what it gives in the source
+        scale = gamma / np.sqrt(var + node.attrs.get("epsilon", 1e-5))
+        return scale, beta - scale * mean
 
 
 def _layer_before(model: Model, node: gs.Node, channels: int) -> tuple[gs.Node | None, gs.Node | None]:

@@ -22,8 +22,9 @@ from pascalc.runtime.register import Recording, recording, register
 
 Array = NDArray[Any]
 
-#: Optimizers of onnxruntime that change results: this one makes -inf of the zeros of a Pad in front of a MaxPool.
-_WRONG_OPTIMIZERS = ("Pad_Fusion",)
+#: Optimizers of onnxruntime that are wrong: the first makes -inf of the zeros of a Pad in front of a MaxPool, the
+#: second loses what feeds a MatMul and something else, if a BatchNormalization follows.
+_WRONG_OPTIMIZERS = ("Pad_Fusion", "MatMul_BatchNormalization_Fusion")
 _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 
 

@@ -333,3 +333,15 @@ def test_zeros_padded_in_front_of_a_max_pool_are_zeros(tmp_path: Path) -> None:
     given = InferenceSession(tmp_path / "model.onnx").run(None, {"x": images_})[0]
     expected = onnx.reference.ReferenceEvaluator(onnx.load(tmp_path / "model.onnx")).run(None, {"x": images_})[0]
     np.testing.assert_allclose(given, expected, rtol=1e-5)
+
+
+def test_a_normalised_product_of_what_is_also_a_current(tmp_path: Path) -> None:
+    """onnxruntime's MatMul_BatchNormalization_Fusion loses what feeds the MatMul and another operator."""
+    b = Builder(0)
+    x = b.input("x", ["N", 6])
+    first = b.qcfs(x, "first", 1, 1.3)
+    product = b.node("MatMul", [x, b.random("weight", (6, 4), 0.5)], "product")
+    second = b.qcfs(b.batch_norm(product, "bn", 4), "second", 1, 0.6)
+    y = b.node("Add", [b.gemm(first, "fc1", (6, 5)), b.gemm(second, "fc2", (4, 5))], "sum")
+    result = verified(b.model({"y": y}), rows(20), tmp_path)
+    assert result.equivalent, result.findings()
