@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,7 @@ class _Search:
             self.progress(self._total - len(candidate.graph.node), self._total)
         return True
 
-    def _cut(self, kind: Callable[[Model, str], bool]) -> bool:
+    def _cut(self, kind: Callable[[str, Model], bool]) -> bool:
         """Cut at the tensor that leaves the smallest network: by halves first, then one by one."""
         found, at = False, 0
         step = max(len(self.best.graph.node) // 2, 1)
@@ -183,7 +184,7 @@ class _Search:
             at = 0
             while at < len(self.best.graph.node):
                 names = [n for n in self.best.graph.node[at].output if n]
-                if names and self._try(lambda m, name=names[0]: kind(m, name)):  # type: ignore[misc]
+                if names and self._try(partial(kind, names[0])):
                     found, at = True, 0
                 else:
                     at += step
@@ -196,7 +197,7 @@ class _Search:
         while size:
             at = 0
             while at < len(self.best.graph.node):
-                if self._try(lambda m, at=at, size=size: _leave_out(m, at, size)):  # type: ignore[misc]
+                if self._try(partial(_leave_out, at, size)):
                     found = True
                 else:
                     at += size
@@ -208,7 +209,7 @@ class _Search:
         found = False
         for name in names:
             for value in (0, 1):
-                if self._try(lambda m, name=name, value=value: _fill(m, name, value)):  # type: ignore[misc]
+                if self._try(partial(_fill, name, value)):
                     found = True
                     break
         return found
@@ -224,7 +225,7 @@ def _values(model: Model) -> dict[str, onnx.ValueInfoProto]:
     return {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
 
 
-def _as_output(model: Model, name: str) -> bool:
+def _as_output(name: str, model: Model) -> bool:
     """The tensor becomes the only output."""
     value = _values(model).get(name)
     if value is None or [o.name for o in model.graph.output] == [name]:
@@ -236,7 +237,7 @@ def _as_output(model: Model, name: str) -> bool:
     return True
 
 
-def _as_input(model: Model, name: str) -> bool:
+def _as_input(name: str, model: Model) -> bool:
     """The tensor becomes an input; the node that computes it goes."""
     value = _values(model).get(name)
     at = next((i for i, n in enumerate(model.graph.node) if name in n.output), None)
@@ -249,7 +250,7 @@ def _as_input(model: Model, name: str) -> bool:
     return True
 
 
-def _leave_out(model: Model, at: int, size: int) -> bool:
+def _leave_out(at: int, size: int, model: Model) -> bool:
     """Bypass those of ``size`` nodes that give what they get."""
     graph, values = model.graph, _values(model)
     outputs = {o.name for o in graph.output}
@@ -277,7 +278,7 @@ def _same(one: onnx.ValueInfoProto | None, other: onnx.ValueInfoProto | None) ->
     return bool(one.type == other.type)
 
 
-def _fill(model: Model, name: str, value: int) -> bool:
+def _fill(name: str, value: int, model: Model) -> bool:
     """The initializer becomes constant."""
     tensor = next(t for t in model.graph.initializer if t.name == name)
     array = onnx.numpy_helper.to_array(tensor)

@@ -7,6 +7,7 @@ import json
 import math
 from fractions import Fraction
 from pathlib import Path
+from random import Random
 
 import kmeans1d
 import numpy as np
@@ -73,10 +74,10 @@ def test_merging_shards_equals_counting_everything(shards: list[list[int]]) -> N
 
 
 @given(small_counts, st.randoms(use_true_random=False))
-def test_the_order_of_samples_does_not_matter(counts: list[int], random: object) -> None:
+def test_the_order_of_samples_does_not_matter(counts: list[int], random: Random) -> None:
     hist = histogram(*counts)
     samples = expand(hist)
-    random.shuffle(samples)  # type: ignore[attr-defined]
+    random.shuffle(samples)
     assert Histogram.of(np.array(samples, dtype=np.int64), hist.levels) == hist
 
 
