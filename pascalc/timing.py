@@ -177,7 +177,7 @@ def _data_and_constants(types: Types) -> Train:
     return data
 
 
-def _axes(node: gs.Node, index: int | None = None, attribute: str = "axes") -> list[int]:
+def axes_of(node: gs.Node, index: int | None = None, attribute: str = "axes") -> list[int]:
     """Axes from an attribute or a constant input, counted from the front."""
     rank = len(node.inputs[0].shape or ())
     if index is not None and has_tensor(node, index):
@@ -230,7 +230,7 @@ def _average(node: gs.Node, types: Types) -> Decision:
 @_rule("linear", "over axes other than the batch", "ReduceMean", "ReduceSum")
 def _reduce(node: gs.Node, types: Types) -> Decision:
     data = _data_and_constants(types)
-    axes = _axes(node, 1)
+    axes = axes_of(node, 1)
     if (not axes and not node.attrs.get("noop_with_empty_axes", 0)) or 0 in axes:
         raise Declined("it reduces over the batch")
     return Decision(types, Current(data.steps))
@@ -279,7 +279,7 @@ def _resize(node: gs.Node, types: Types) -> Decision:
 @_rule("linear", "zeros; other padding values are declined, reflected and edge padding copies", "Pad")
 def _pad(node: gs.Node, types: Types) -> Decision:
     data = _data_and_constants(types)
-    axes = _axes(node, 3) if has_tensor(node, 3) else list(range(len(node.inputs[0].shape or ())))
+    axes = axes_of(node, 3) if has_tensor(node, 3) else list(range(len(node.inputs[0].shape or ())))
     pads = _integers(node, 1)
     if any(axis == 0 and (pads[i] or pads[i + len(axes)]) for i, axis in enumerate(axes)):
         raise Declined("it pads the batch")
@@ -396,7 +396,7 @@ def _squeeze(node: gs.Node, types: Types) -> Decision:
 @_rule("shape", "axes other than the batch", "Slice")
 def _slice(node: gs.Node, types: Types) -> Decision:
     data = _data_and_constants(types)
-    if not has_tensor(node, 3) or 0 in _axes(node, 3):
+    if not has_tensor(node, 3) or 0 in axes_of(node, 3):
         raise Declined("it slices the batch")
     return Decision(types, data)
 
@@ -404,7 +404,7 @@ def _slice(node: gs.Node, types: Types) -> Decision:
 @_rule("shape", "axes other than the batch", "Split", "Gather")
 def _split(node: gs.Node, types: Types) -> Decision:
     data = _data_and_constants(types)
-    axes = _axes(node, attribute="axis") or [0]
+    axes = axes_of(node, attribute="axis") or [0]
     if 0 in axes:
         raise Declined("it works along the batch")
     if node.op == "Gather" and axes == [1] and len(node.outputs[0].shape) != len(node.inputs[0].shape or ()):

@@ -13,49 +13,36 @@ from typing import ClassVar
 import onnx_graphsurgeon as gs
 
 from pascalc.errors import CompileError
-from pascalc.graph import BATCH, Model, captured, is_constant, is_ours
+from pascalc.graph import BATCH, Model, captured, has_tensor, is_constant, is_ours
 from pascalc.ops import OPERATORS
 from pascalc.passes.base import Pass
-from pascalc.timing import RULES
+from pascalc.timing import RULES, axes_of
 
-_POINTWISE = frozenset(
+#: Of those without a rule, the ones that compute each number, or each sample, from itself alone.
+_APART = frozenset(
     (
+        *("Abs", "Cast", "Ceil", "Celu", "Clip", "DequantizeLinear", "Elu", "Erf", "Exp", "Floor", "Gelu"),
         *(
-            "Abs",
-            "Cast",
-            "Ceil",
-            "Celu",
-            "Clip",
-            "Div",
-            "Elu",
-            "Erf",
-            "Exp",
-            "Floor",
-            "Gelu",
             "HardSigmoid",
             "HardSwish",
-        ),
-        *(
+            "InstanceNormalization",
+            "LRN",
             "LeakyRelu",
             "Log",
             "Max",
             "Min",
             "Mish",
-            "Mul",
-            "Neg",
             "PRelu",
             "Pow",
-            "Reciprocal",
-            "Relu",
-            "Round",
-            "Selu",
         ),
-        *("Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu", "Where"),
-        *("DequantizeLinear", "QuantizeLinear"),
+        *("QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt"),
+        *("Tanh", "ThresholdedRelu", "Where"),
     )
 )
-#: Operators along one axis, which must not be the batch.
-_ALONG_AXIS = frozenset(("ArgMax", "ArgMin", "LayerNormalization", "LogSoftmax", "Softmax", "TopK"))
+#: Those along one axis, and the axis where none is given; it must not be the batch.
+_ALONG_AXIS = dict.fromkeys(("ArgMax", "ArgMin", "Gather", "Split"), 0) | dict.fromkeys(
+    ("LayerNormalization", "LogSoftmax", "Softmax", "TopK"), -1
+)
 
 
 @dataclass(frozen=True)
@@ -93,10 +80,11 @@ def _keeps_samples_apart(node: gs.Node) -> bool:
     if node.domain not in (None, "", "ai.onnx") or captured(node):
         return False
     if node.op in _ALONG_AXIS:
-        default = 0 if node.op in ("ArgMax", "ArgMin") else -1
-        axis, rank = node.attrs.get("axis", default), len(node.inputs[0].shape or ())
-        return bool(axis % rank) if rank else False
-    return node.op in RULES or node.op in _POINTWISE
+        axis, rank = node.attrs.get("axis", _ALONG_AXIS[node.op]), len(node.inputs[0].shape or ())
+        return bool(rank) and axis % rank != 0
+    if node.op == "Slice":
+        return has_tensor(node, 3) and is_constant(node.inputs[3]) and 0 not in axes_of(node, 3)
+    return node.op in RULES or node.op in _APART
 
 
 def _check(model: Model, tensor: gs.Tensor, what: str, node: str = "") -> None:

@@ -247,13 +247,19 @@ def mixed(b: Builder, x: str, way: str) -> str:
             return b.node(way, [x, b.constant("axis", 0, np.int64)], "mix")
         case "MatMul":
             return b.node(way, [x, b.node("Transpose", [x], "turn", perm=[1, 0])], "mix")
+        case "Slice":  # backwards
+            ends = [("start", -1), ("end", -9), ("axis", 0), ("step", -1)]
+            return b.node(way, [x, *(b.constant(name, [value], np.int64) for name, value in ends)], "mix")
+        case "Gather":
+            best = b.node("ArgMax", [x], "best", axis=1, keepdims=0)
+            return b.node(way, [x, best], "mix", axis=0)
         case "Mul":
             return b.node(way, [x, b.constant("by sample", [[2.0], [3.0]])], "mix")
         case _:
             return b.node(way, [x, b.constant("all", [1, -1], np.int64)], "mix")
 
 
-@pytest.mark.parametrize("way", ["Softmax", "ReduceMean", "CumSum", "MatMul", "Mul", "Reshape"])
+@pytest.mark.parametrize("way", ["Softmax", "ReduceMean", "CumSum", "MatMul", "Slice", "Gather", "Mul", "Reshape"])
 def test_a_batch_whose_samples_are_mixed_stays_fixed(way: str, tmp_path: Path) -> None:
     b = Builder(0)
     x = b.qcfs(b.gemm(b.input("x", [2, 6]), "fc1", (6, 6)), "a", 4, 1.0)
