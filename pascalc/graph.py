@@ -86,6 +86,10 @@ class Model:
         """A new tensor of ``like``'s type, of a name near ``wanted_name``."""
         return gs.Variable(self.unique_name(wanted_name), like.dtype, like.shape if shape is None else shape)
 
+    def domain_version(self, domain: str) -> int:
+        """The version of an operator domain that the file imports."""
+        return next((int(o.version) for o in self.graph.import_domains or [] if o.domain == domain), 1)
+
     def is_output(self, tensor: gs.Tensor) -> bool:
         """Whether the tensor is an output of the network."""
         return any(tensor is output for output in self.graph.outputs)

@@ -44,6 +44,16 @@ class Neuron:
         return np.asarray(self.threshold / self.threshold.dtype.type(self.levels))
 
     @property
+    def in_range(self) -> bool:
+        """Whether theta > 0, L/theta and theta/L are all numbers that floats of this type hold with full precision."""
+        if self.threshold.dtype.kind != "f":
+            return False
+        kind = np.finfo(self.threshold.dtype)
+        with np.errstate(all="ignore"):
+            values = [self.threshold, self.threshold.dtype.type(self.levels) / self.threshold, self.unit]
+            return all(bool(np.all(np.isfinite(v) & (v >= kind.tiny))) for v in values)
+
+    @property
     def spiking(self) -> bool:
         """Whether its output is a train of spikes; a QCFS hands over its count in one step."""
         return bool(self.node.op != ops.QCFS.name)
@@ -75,11 +85,19 @@ def neurons(model: Model) -> list[Neuron]:
     return found
 
 
+_PYTHON_TYPES = {"int": int, "float": float, "string": str}
+
+
 def _check(model: Model, node: gs.Node) -> None:
-    missing = {a.name for a in ops.OPERATORS[node.op].attributes} - set(node.attrs)
+    attributes = ops.OPERATORS[node.op].attributes
+    missing = {a.name for a in attributes} - set(node.attrs)
     name = node.name or node.outputs[0].name
     if missing:
         raise CompileError(f"a neuron has no attribute {', '.join(sorted(missing))}", file=model.file, node=name)
+    for attribute in attributes:
+        if type(node.attrs[attribute.name]) is not _PYTHON_TYPES[attribute.type]:
+            reason = f"the attribute {attribute.name} of a neuron is not of the type {attribute.type}"
+            raise CompileError(reason, file=model.file, node=name)
     if not has_tensor(node, 1) or not is_constant(node.inputs[1]):
         raise CompileError("the threshold of a neuron must be an initializer", file=model.file, node=name)
 
@@ -109,17 +127,3 @@ def before_accumulate(tensor: gs.Tensor) -> gs.Tensor:
     """The train behind a network output, or the tensor itself."""
     node = producer(tensor)
     return node.inputs[0] if node is not None and is_ours(node, ops.ACCUMULATE.name) else tensor
-
-
-def summed_steps(tensor: gs.Tensor) -> int:
-    """The most time steps that a train is added up over on its way to this tensor from the neurons before it."""
-    most, waiting, seen = 1, [tensor], set[int]()
-    while waiting:
-        node = producer(waiting.pop())
-        if node is None or id(node) in seen or is_neuron(node):
-            continue
-        seen.add(id(node))
-        if is_ours(node, ops.ACCUMULATE.name):
-            most = max(most, node.attrs.get("steps", 1))
-        waiting += node.inputs
-    return most

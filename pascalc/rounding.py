@@ -8,14 +8,16 @@ products (Softmax, Sigmoid, ...) counts with its own absolute value and the larg
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from pascalc.graph import Array, Model, has_tensor, is_constant, is_operator, producer, sort, sweep
+from pascalc.graph import Array, Model, captured, has_tensor, is_constant, is_operator, producer, sort, sweep
+from pascalc.modelfile import to_bytes
+from pascalc.runtime import InferenceSession
 
 #: How many units in the last place of the sum of absolute products are "a few", for one sum of products.
 _ULPS = 4
@@ -40,32 +42,57 @@ _MOVES = (
 _BOUNDED_BY_INPUT = ("Relu", "Clip", "Identity", "Dropout", "Neg", "Abs", "LeakyRelu")
 
 
-def absolute_products(model: Model, cuts: Sequence[str], wanted: Sequence[str]) -> Model:
-    """Turn ``model`` into the network of absolute products.
+class AbsoluteProducts:
+    """The network of absolute products, ready to run.
 
     Args:
         model: the source network, with shapes inferred; it is used up.
-        cuts: names of tensors to be fed in, non-negative: the neurons' outputs. Their inputs are ``fed:<name>``.
-        wanted: names of the tensors whose sums of absolute products are the outputs, as ``abs:<name>``.
+        cuts: names of tensors to be fed in, the neurons' outputs, with their types.
+        wanted: names of the tensors whose sums of absolute products :meth:`run` gives. Those that are no floats are
+            left out.
+        threads: threads of onnxruntime; by default one for each core.
     """
-    tensors = model.graph.tensors()
-    for name in cuts:
-        cut_off(model, tensors[name])
-    builder = _Builder(model)
-    outputs = []
-    for name in wanted:
-        out = gs.Variable(f"abs:{name}", tensors[name].dtype, None)
-        total = builder.absolute(tensors[name])
-        model.graph.nodes.append(gs.Node("Identity", f"abs:{name}/out", inputs=[total], outputs=[out]))
-        outputs.append(out)
-    model.graph.outputs[:] = outputs
-    model.interface_outputs[:] = [declare(out) for out in outputs]
-    sort(model)
-    sweep(model)
-    used = {t.name for node in model.graph.nodes for t in node.inputs}
-    model.graph.inputs[:] = [t for t in model.graph.inputs if t.name in used]
-    model.interface_inputs[:] = [v for v in model.interface_inputs if v.name in used]
-    return model
+
+    def __init__(
+        self, model: Model, cuts: Mapping[str, np.dtype[np.generic]], wanted: Iterable[str], threads: int | None = None
+    ) -> None:
+        tensors = model.graph.tensors()
+        self._fed = {name: cut_off(model, tensors[name], dtype).name for name, dtype in cuts.items()}
+        builder = _Builder(model)
+        self._totals: dict[str, str] = {}
+        for name in dict.fromkeys(wanted):
+            if tensors[name].dtype is None or is_float(tensors[name]):
+                total = builder.absolute(tensors[name])
+                out = gs.Variable(model.unique_name(f"abs:{name}"), tensors[name].dtype, None)
+                model.graph.nodes.append(
+                    gs.Node("Identity", model.unique_name(f"{out.name}/out"), inputs=[total], outputs=[out])
+                )
+                self._totals[name] = out.name
+                model.graph.outputs.append(out)
+        made = set(self._totals.values())
+        model.graph.outputs[:] = [t for t in model.graph.outputs if t.name in made]
+        model.interface_outputs[:] = [onnx.ValueInfoProto(name=name) for name in self._totals.values()]
+        sort(model)
+        sweep(model)
+        used = {t.name for node in model.graph.nodes for t in (*node.inputs, *captured(node))}
+        model.graph.inputs[:] = [t for t in model.graph.inputs if t.name in used]
+        model.interface_inputs[:] = [v for v in model.interface_inputs if v.name in used]
+        self._session = InferenceSession(to_bytes(model), threads=threads) if self._totals else None
+
+    def run(self, inputs: Mapping[str, Array], fed: Mapping[str, Array]) -> dict[str, Array]:
+        """The sums, by the name of the tensor that they are of.
+
+        Args:
+            inputs: the network's inputs.
+            fed: an array for every cut; its absolute values are taken.
+        """
+        if self._session is None:
+            return {}
+        wanted = {i.name for i in self._session.inputs}
+        given = {**inputs, **{self._fed[n]: np.abs(a) if a.dtype.kind == "f" else a for n, a in fed.items()}}
+        feeds = {name: array for name, array in given.items() if name in wanted}
+        names = list(self._totals)
+        return dict(zip(names, self._session.run([self._totals[n] for n in names], feeds), strict=True))
 
 
 def is_sum_of_products(node: gs.Node) -> bool:
@@ -79,15 +106,16 @@ def is_float(tensor: gs.Tensor) -> bool:
     return tensor.dtype is not None and bool(np.issubdtype(tensor.dtype, np.floating))
 
 
-def cut_off(model: Model, tensor: gs.Tensor) -> None:
-    """Let the users of a tensor take it from the new network input ``fed:<name>``."""
-    fed = gs.Variable(f"fed:{tensor.name}", tensor.dtype, tensor.shape)
+def cut_off(model: Model, tensor: gs.Tensor, dtype: np.dtype[np.generic]) -> gs.Tensor:
+    """Let the users of a tensor take it from a new input of the network, which is returned."""
+    fed = gs.Variable(model.unique_name(f"fed:{tensor.name}"), dtype, tensor.shape)
     for node in list(tensor.outputs):
         for index, used in enumerate(node.inputs):
             if used is tensor:
                 node.inputs[index] = fed
     model.graph.inputs.append(fed)
     model.interface_inputs.append(declare(fed))
+    return fed
 
 
 def declare(tensor: gs.Tensor) -> onnx.ValueInfoProto:

@@ -1,4 +1,5 @@
-"""NumPy kernels of the neurons, one function a neuron, as pure functions on float32 arrays.
+"""NumPy kernels of the neurons, one function a neuron, as pure functions on arrays of float32, or of float64 in
+networks that compute in it.
 
 Each kernel keeps the float semantics of its operator in :mod:`pascalc.ops` bit for bit, so that its spikes are those
 of the ONNX function body in any runtime. The time axis is folded into the batch, step by step: ``[T*N, d...]``
@@ -7,7 +8,7 @@ reshapes to ``[T, N, d...]``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,7 @@ def pasc_if(
 
     The count, sum_t s[t], is clip(floor(u), 0, L), the level of QCFS; the train is its thermometer code. This is what
     the three stages of PASCAL (Ramesh & Srinivasan 2025, Algorithm 1) arrive at; :func:`pasc_if_staged` runs them.
-    All arithmetic is float32: the sum runs over the steps in order, u takes two roundings. NaN does not fire.
+    All arithmetic is that of x's type: the sum runs over the steps in order, u takes two roundings. NaN does not fire.
 
     Args:
         x: input currents, float32 ``[steps_in*N, d...]``.
@@ -72,9 +73,10 @@ def pasc_if(
     """
     currents, gain, unit = _prepare(x, threshold, levels, steps_in, steps_out)
     size = currents.shape[1]
-    shift = np.float32(phi)
-    train = np.empty((steps_out, size), np.float32)
-    membrane_buffer = np.empty(min(BLOCK, size), np.float32)
+    kind = x.dtype.type
+    shift = kind(phi)
+    train = np.empty((steps_out, size), kind)
+    membrane_buffer = np.empty(min(BLOCK, size), kind)
     fires_buffer = np.empty(min(BLOCK, size), np.bool_)
     with np.errstate(all="ignore"):
         for block, neurons in _blocks(size, gain):
@@ -90,7 +92,7 @@ def pasc_if(
                 np.multiply(membrane, gain[neurons], out=membrane)
             np.add(membrane, shift, out=membrane)
             for t, spikes in enumerate(train[:, block], start=1):
-                np.greater_equal(membrane, np.float32(t), out=fires)
+                np.greater_equal(membrane, kind(t), out=fires)
                 spikes[...] = fires
                 np.multiply(spikes, unit[neurons], out=spikes)
     return train.reshape(x.shape[0] // steps_in * steps_out, *x.shape[1:])
@@ -117,8 +119,8 @@ def pasc_if_staged(
     Args, returns and errors are those of :func:`pasc_if`, and the :class:`Events` come with the train.
     """
     currents, gain, unit = _prepare(x, threshold, levels, steps_in, steps_out)
-    size = currents.shape[1]
-    train = np.empty((steps_out, size), np.float32)
+    size, kind = currents.shape[1], x.dtype.type
+    train = np.empty((steps_out, size), kind)
     silent_steps = max(steps_in, levels, steps_out) - 1
     # The narrowest type that holds a counter and one more: it stays in -silent_steps..steps_in + silent_steps.
     counter: type[np.signedinteger[Any]] = np.int16 if steps_in + silent_steps + 1 < 2**15 else np.int32
@@ -127,11 +129,11 @@ def pasc_if_staged(
         for block, neurons in _blocks(size, gain):
             now, scale = currents[:, block], gain[neurons]
             count: NDArray[np.signedinteger[Any]] = np.zeros(now.shape[1], counter)
-            total = u = np.zeros(now.shape[1], np.float32)
+            total = u = np.zeros(now.shape[1], kind)
             excitatory = inhibitory = 0
             for t, current in enumerate(now):
                 total = total + current if t else current
-                u = total * scale + np.float32(phi)
+                u = total * scale + kind(phi)
                 up = u >= count + 1
                 count += up
                 excitatory += int(np.count_nonzero(up))
@@ -156,7 +158,7 @@ def qcfs(x: FloatArray, threshold: FloatArray, *, levels: int, phi: float) -> Fl
 
         y = clip(floor(x * (L/threshold) + phi), 0, L) * threshold/L
 
-    All arithmetic is float32, with two roundings before the floor. NaN stays NaN.
+    All arithmetic is that of x's type, with two roundings before the floor. NaN stays NaN.
 
     Args:
         x: pre-activations, float32 ``[N, d...]``.
@@ -171,15 +173,16 @@ def qcfs(x: FloatArray, threshold: FloatArray, *, levels: int, phi: float) -> Fl
         ValueError: a wrong dtype, a shape that does not fit, or levels below 1.
     """
     (values,), gain, unit = _prepare(x, threshold, levels, 1, 1)
-    shift = np.float32(phi)
-    y = np.empty(values.size, np.float32)
+    kind = x.dtype.type
+    shift = kind(phi)
+    y = np.empty(values.size, kind)
     with np.errstate(all="ignore"):
         for block, neurons in _blocks(values.size, gain):
             level = y[block]
             np.multiply(values[block], gain[neurons], out=level)
             np.add(level, shift, out=level)
             np.floor(level, out=level)
-            np.clip(level, np.float32(0), np.float32(levels), out=level)
+            np.clip(level, kind(0), kind(levels), out=level)
             np.multiply(level, unit[neurons], out=level)
     return y.reshape(x.shape)
 
@@ -189,15 +192,15 @@ def _prepare(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Checks a neuron's inputs; gives the currents ``[steps_in, neurons]``, L/threshold and threshold/L, each ``[1]``
     or one value for each neuron of whole samples, as many as fit in a block."""
-    if x.dtype != np.float32 or threshold.dtype != np.float32:
-        raise ValueError(f"X and threshold must be float32, not {x.dtype} and {threshold.dtype}")
+    if x.dtype not in (np.float32, np.float64) or threshold.dtype != x.dtype:
+        raise ValueError(f"X and threshold must be float32, or both float64, not {x.dtype} and {threshold.dtype}")
     if min(levels, steps_in, steps_out) < 1:
         raise ValueError(f"levels, steps_in and steps_out must be at least 1, not {levels}, {steps_in}, {steps_out}")
     if x.ndim == 0 or x.shape[0] % steps_in:
         raise ValueError(f"the first axis of X {list(x.shape)} does not hold {steps_in} time steps")
     batch, sample = x.shape[0] // steps_in, x.shape[1:]
     with np.errstate(all="ignore"):
-        gain, unit = np.float32(levels) / threshold, threshold / np.float32(levels)
+        gain, unit = x.dtype.type(levels) / threshold, threshold / x.dtype.type(levels)
     gain, unit = np.asarray(gain).reshape(threshold.shape), np.asarray(unit).reshape(threshold.shape)
     if threshold.size == 1:
         gain, unit = gain.reshape(1), unit.reshape(1)
@@ -225,3 +228,7 @@ def _blocks(size: int, gain: FloatArray) -> Iterator[tuple[slice, slice]]:
         for start in range(0, stop, BLOCK):
             end = min(start + BLOCK, stop)
             yield slice(first + start, first + end), slice(start, end)
+
+
+#: The closed form of every neuron, by its operator; it takes X, the threshold and the attributes save the label.
+CLOSED_FORMS: Mapping[str, Callable[..., FloatArray]] = {"PascIF": pasc_if, "QCFS": qcfs}

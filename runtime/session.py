@@ -78,6 +78,9 @@ class InferenceSession:
         threads: threads of onnxruntime's own kernels; by default one for each core.
         optimised: let onnxruntime fuse and rearrange operators, as it does by default; without, a network adds in
             another order here and there.
+        stock: leave onnxruntime as it comes, with the optimisers that are wrong for some networks (by default they are
+            left out, and quantisers are computed as they are written).
+        folder: where the external data of a model given as bytes lies.
 
     Sessions may run in several Python threads at a time, also one session.
 
@@ -94,6 +97,8 @@ class InferenceSession:
         staged: bool = False,
         threads: int | None = None,
         optimised: bool = True,
+        stock: bool = False,
+        folder: Path | None = None,
     ) -> None:
         if kernels not in ("native", "numpy"):
             raise CompileError(f"kernels must be 'native' or 'numpy', not {kernels!r}")
@@ -104,9 +109,11 @@ class InferenceSession:
         self._staged = staged
         self._threads = threads
         self._optimised = optimised
+        self._stock = stock
+        self._folder = folder
         self._events: dict[str, Events] = {}
         self._lock = threading.Lock()
-        self._session = self._open(model if isinstance(model, bytes) else os.fspath(model))
+        self._session = self._open(model if isinstance(model, bytes) else os.fspath(model), folder)
         self._phi = {neuron.label: neuron.phi for neuron in self._neurons.values()} if kernels == "numpy" else {}
 
     @property
@@ -173,15 +180,16 @@ class InferenceSession:
         """A session on the model. ``folder`` holds the external data of a model given as bytes."""
         options = session_options(threads=self._threads) if self._kernels == "numpy" else _options(self._threads)
         options.log_severity_level = 4  # its errors become exceptions here
-        # quantisers are computed as they are written, not by integer kernels that round elsewhere
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if not self._stock:  # quantisers are computed as they are written, not by integer kernels that round elsewhere
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if not self._optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if folder is not None:
             options.add_session_config_entry(_EXTERNAL_DATA, os.fspath(folder))
         try:
+            left_out = None if self._stock else _WRONG_OPTIMIZERS
             return ort.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"], disabled_optimizers=_WRONG_OPTIMIZERS
+                model, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
             )
         except Exception as error:
             message = f"onnxruntime cannot load the model: {_message(error)}"
@@ -231,7 +239,8 @@ class InferenceSession:
         for tensor in wanted:
             if tensor not in present:
                 more.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
-        return self._open(self._bytes() + more.SerializeToString(), None if self._file is None else self._file.parent)
+        folder = self._folder if self._file is None else self._file.parent
+        return self._open(self._bytes() + more.SerializeToString(), folder)
 
     def _bytes(self) -> bytes:
         """The model file, less its external data."""

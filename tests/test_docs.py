@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pascalc.verification import LayerCheck, Root, Verification
+from pascalc.verifier.record import LayerCheck, Root, Verification
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -16,11 +16,10 @@ from onnx import numpy_helper
 import pascalc
 from pascalc import pipeline
 from pascalc.errors import CompileError
-from pascalc.modelfile import to_bytes
 from pascalc.passes import ANALYSIS
-from pascalc.rounding import absolute_products, allowance
+from pascalc.rounding import AbsoluteProducts, allowance
 from pascalc.runtime import InferenceSession
-from pascalc.verification import LayerCheck, Verification
+from pascalc.verifier.record import LayerCheck, Verification
 from tests.helpers import loaded
 from tests.small_networks import Array, Builder, images, linear_network, residual_network, rows, write
 
@@ -31,9 +30,8 @@ def absolute(proto: onnx.ModelProto, feeds: dict[str, Array], cuts: dict[str, Ar
     """The sums of absolute products of a tensor, as the verifier gets them."""
     model = loaded(proto)
     pipeline.run(model, ANALYSIS)
-    session = InferenceSession(to_bytes(absolute_products(model, list(cuts), [wanted])), threads=1)
-    given = {**feeds, **{f"fed:{name}": value for name, value in cuts.items()}}
-    return session.run(None, {i.name: given[i.name] for i in session.inputs})[0]
+    network = AbsoluteProducts(model, {name: value.dtype for name, value in cuts.items()}, [wanted], threads=1)
+    return network.run(feeds, cuts)[wanted]
 
 
 def absolute_by_weights(proto: onnx.ModelProto, feeds: dict[str, Array]) -> Array:
@@ -228,7 +226,7 @@ def test_a_root_within_the_bound_is_no_difference_and_one_beyond_is() -> None:
 
 def test_what_follows_from_a_root_is_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights off by so much that counts flip: the flips of the layer itself are roots, those behind follow."""
-    monkeypatch.setattr("pascalc.verifier.MAX_ROOTS_SHOWN", 100)
+    monkeypatch.setattr("pascalc.verifier.compare.MAX_ROOTS_SHOWN", 100)
     source = write(residual_network(), tmp_path / "model.onnx")
     pascalc.compile(source, tmp_path / "out.onnx")
     model = onnx.load(tmp_path / "out.onnx")

@@ -34,6 +34,7 @@ class LayerCheck:
         half_points: of the root mismatches, those where the source's value lies on the point between the two levels, as
             far as floats can tell. A quantiser that rounds half to even differs there from a spiking neuron.
         not_binary: spikes that are not where a train of all spikes first has them, or not of a spike's height.
+        misfired: values of the train that are not, to the bit, what the neuron's kernel gives for the current it got.
         problems: what else is wrong with the layer.
     """
 
@@ -49,11 +50,14 @@ class LayerCheck:
     roots_beyond_bound: int = 0
     current_excess: float = 0.0
     not_binary: int = 0
+    misfired: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
     def equivalent(self) -> bool:
-        return not (self.roots_beyond_bound or self.not_binary or self.problems or self.current_excess > 1)
+        return not (
+            self.roots_beyond_bound or self.not_binary or self.misfired or self.problems or not self.current_excess <= 1
+        )
 
 
 @dataclass
@@ -75,6 +79,12 @@ class Verification:
     """The answer, and the figures that it rests on.
 
     Attributes:
+        data: whether the samples are data; else they are random.
+        probes: samples with random levels in every layer, and ``batch_sizes``: those they were run in. ``threads``: of
+            onnxruntime, None for as many as there are cores. Nothing is said of others.
+        source_recorded: whether the compiled file says that it was made from this source file; None if it says nothing.
+        trusted: what was taken from the compiled file's own word.
+        answers_compared: samples in which no count differs, so that the two files' real outputs had to agree.
         equivalent: no root mismatch lies beyond its rounding bound, currents and outputs agree within theirs, every
             train is binary and all-spikes-first, and every neuron of the source was found.
         source_self_mismatches: classifications in which the source differs from itself with onnxruntime's graph
@@ -88,6 +98,13 @@ class Verification:
     """
 
     samples: int = 0
+    data: bool = True
+    probes: int = 0
+    batch_sizes: list[int] = field(default_factory=list)
+    threads: int | None = None
+    source_recorded: bool | None = None
+    trusted: list[str] = field(default_factory=list)
+    answers_compared: int = 0
     argmax_mismatches: int = 0
     source_self_mismatches: int = 0
     max_abs_output_diff: float = 0.0
@@ -120,6 +137,8 @@ class Verification:
                 lines.append(f"{layer.name}: {layer.roots_beyond_bound} root mismatches beyond the rounding bound")
             if layer.current_excess > 1:
                 lines.append(f"{layer.name}: its current is off by {layer.current_excess:.2g} times the rounding bound")
+            if layer.misfired:
+                lines.append(f"{layer.name}: {layer.misfired} values are not what its neurons fire on their currents")
             if layer.not_binary:
                 lines.append(f"{layer.name}: {layer.not_binary} spikes are not those of a train of all spikes first")
         for check in self.computed:

@@ -1,0 +1,78 @@
+"""Random inputs, levels, and values in place of what is computed: what a network is tried with beside data.
+
+Levels are drawn in four ways, neuron by neuron: uniform, sparse (one in ten is not silent), all or nothing, and uniform
+in some channels with silence in the rest. Dense ones exercise every sum, sparse ones show a small weight that the
+rounding bound of a dense sum would hide.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from pascalc.data import Data
+from pascalc.graph import Array, Model, is_constant, is_operator
+
+#: Sizes taken for dimensions other than the batch that the network leaves open.
+_OPEN = 32
+
+
+def random_inputs(model: Model, count: int, rng: np.random.Generator) -> Data:
+    """Random samples for every input of a network with shapes inferred.
+
+    Floats are normal, each sample with a scale of its own from 1/4 to 4, half of them without their sign, like images.
+    Integers that index the rows of a table are rows of it; other bytes take all their values, other integers 0 and 1.
+    """
+    tensors = {t.name: t for t in model.graph.inputs}
+    inputs = {}
+    for value in model.interface_inputs:
+        tensor = value.type.tensor_type
+        dims = [d.dim_value if d.HasField("dim_value") else _OPEN for d in tensor.shape.dim]
+        shape = (count, *dims[1:])
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        if dtype.kind == "f":
+            scale = 2.0 ** rng.uniform(-2, 2, (count, *[1] * (len(shape) - 1)))
+            values: Any = rng.normal(0, 1, shape) * scale
+            values[count // 2 :] = np.abs(values[count // 2 :])
+        else:
+            values = rng.integers(*_range(tensors.get(value.name), dtype), shape, endpoint=True)
+        inputs[value.name] = np.asarray(values).astype(dtype)
+    dims = model.interface_inputs[0].type.tensor_type.shape.dim
+    return Data(inputs, None, dims[0].dim_value if dims and dims[0].HasField("dim_value") else None)
+
+
+def _range(tensor: gs.Tensor | None, dtype: np.dtype[Any]) -> tuple[int, int]:
+    for node in [] if tensor is None else tensor.outputs:
+        if is_operator(node, "Gather") and is_constant(node.inputs[0]) and node.inputs[1] is tensor:
+            return 0, int(node.inputs[0].shape[node.attrs.get("axis", 0)]) - 1
+    if dtype.itemsize == 1 and dtype.kind in "iu":
+        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    return 0, 1
+
+
+def random_levels(shape: tuple[int, ...], levels: int, rng: np.random.Generator) -> Array:
+    """Levels 0..L of a layer of the given shape, drawn in another way for every sample of the first axis."""
+    uniform = rng.integers(0, levels, shape, np.int16, endpoint=True)
+    if not uniform.size:
+        return uniform
+    for index, sample in enumerate(uniform):
+        kind = int(rng.integers(4)) if index else 0
+        if kind == 1:
+            sample *= rng.random(sample.shape) < 0.1
+        elif kind == 2:
+            sample[...] = levels * (rng.random(sample.shape) < 0.5)
+        elif kind == 3 and sample.ndim:
+            sample *= (rng.random(sample.shape[0]) < 0.5).reshape(-1, *[1] * (sample.ndim - 1))
+    return uniform
+
+
+def disturbed(values: Array, rng: np.random.Generator) -> Array:
+    """Values in place of what an operator computed: floats moved about by their own spread, all else as it is, since
+    integers and truth values may be places and shapes."""
+    if values.dtype.kind != "f" or not values.size:
+        return values
+    spread = float(np.std(values, dtype=np.float64)) or 1.0
+    return (values + rng.normal(0, spread, values.shape)).astype(values.dtype)

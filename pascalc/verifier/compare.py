@@ -1,0 +1,343 @@
+"""The comparison: what the compiled network computed beside what the source computes from the same levels.
+
+A *trial* fixes what comes out of every cut: levels for the neurons, values for the computed operators. From these the
+source's stretches give what is expected. The compiled network's values are beside it:
+
+- the current of every neuron, summed over time, in levels: within the rounding bound of the source's;
+- every train: to the bit what this version's kernel of the neuron fires on the current that it really got;
+- every count: the level of the source's current; where it is not, a *root mismatch*, with its margin and bound;
+- every input of a computed operator, and every output: within its bound, or equal where it is no float.
+
+With eps the unit in the last place, P the sum of absolute products and T the steps that are added up,
+
+    bound = (4 + (T-1)/2) * eps * (P*L/theta + 2*max(|u|, 1))        of u = z*L/theta + phi, in levels
+    bound = (4 + (T-1)/2) * eps * (P + 2*|x|)                        of any other float x
+
+Nothing is taken for granted: what was not seen in a trial is a fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pascalc.graph import Array
+from pascalc.neurons import Neuron
+from pascalc.ops import OPERATORS
+from pascalc.rounding import allowance
+from pascalc.runtime.kernels import CLOSED_FORMS
+from pascalc.verifier.networks import Values, encode
+from pascalc.verifier.pairing import Layer, Output, Pairing
+from pascalc.verifier.record import MAX_ROOTS_SHOWN, Root, Verification
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One batch.
+
+    Attributes:
+        levels: by the source's activation, what the layers behind it are given.
+        given: what comes out of the source's cuts: the activations at these levels, and what is computed.
+        expected: the source's tensors, given those; ``totals``: their sums of absolute products.
+        seen: the compiled network's tensors. What could not be computed is missing.
+        fed: what all that is behind the compiled network's cuts gets in their place; nothing where it runs as it is.
+        samples: how many samples are data, from the first on; the others fill up a fixed batch.
+        start: the number of the first sample.
+        own: the source's levels when it runs by itself; None in a trial that is no run of data.
+    """
+
+    levels: Values
+    given: Values
+    expected: Values
+    totals: Values
+    seen: Values
+    fed: Values
+    samples: int
+    rows: int
+    start: int = 0
+    own: Values | None = None
+
+    def expects(self, name: str) -> Array:
+        """What the users of a tensor of the source get."""
+        return self.given.get(name, self.expected[name])
+
+    def total(self, name: str) -> Array | None:
+        """The sum of absolute products of that."""
+        return np.abs(self.given[name]) if name in self.given else self.totals.get(name)
+
+    def got(self, name: str) -> Array | None:
+        """What the users of a tensor of the compiled network got."""
+        return self.fed.get(name, self.seen.get(name))
+
+
+class Comparison:
+    """Compares trials, and keeps what it finds in the :class:`Verification`."""
+
+    def __init__(self, pairing: Pairing, result: Verification) -> None:
+        self.pairing, self.result = pairing, result
+
+    def compare(self, trial: Trial) -> None:
+        """Everything that is compared in one trial."""
+        for layer in self.pairing.layers:
+            self._layer(layer, trial)
+        for item in self.pairing.computed:
+            for feed in item.inputs:
+                given, expected = trial.got(feed.compiled), trial.expects(feed.source)
+                if given is None:
+                    once(item.check.problems, f"its input '{feed.compiled}' could not be measured")
+                    continue
+                excess, problem = excess_of(expected, given, trial.total(feed.source), feed.steps)
+                item.check.excess = max(item.check.excess, excess)
+                once(item.check.problems, problem)
+        for output in self.pairing.outputs:
+            self._output(output, trial)
+
+    # --- neurons ------------------------------------------------------------------------------------------------------
+
+    def _layer(self, layer: Layer, trial: Trial) -> None:
+        check = layer.check
+        z = trial.expects(layer.before)
+        data = trial.own is not None
+        if data:
+            check.neurons += _of_data(layer, trial, z).size
+        if not {layer.current, layer.fired, layer.train} <= set(trial.seen):
+            once(check.problems, "its current and its spikes could not be measured")
+            if data:
+                check.count_mismatches += _of_data(layer, trial, z).size
+            return
+        check.misfired += self._misfired(layer, trial)
+        counts, strange = counts_of(layer.compiled, trial.seen[layer.train])
+        if counts is None or counts.shape != z.shape:
+            shape = list(trial.seen[layer.train].shape)
+            once(check.problems, f"its train has the shape {shape}: no counts of the shape {list(z.shape)}")
+            if data:
+                check.count_mismatches += _of_data(layer, trial, z).size
+            return
+        check.not_binary += strange
+        if trial.own is not None:
+            own = trial.own[layer.after]
+            if own.shape == counts.shape:
+                differing = _of_data(layer, trial, counts != own)
+                check.count_mismatches += int(np.count_nonzero(differing))
+        self._current(layer, trial)
+        expected = levels_of(layer, trial.expected[layer.after])[0]
+        if not np.array_equal(counts, expected):
+            self._roots(layer, trial, counts, expected)
+
+    def _misfired(self, layer: Layer, trial: Trial) -> int:
+        """Values of the train that are not what the neuron's kernel gives for the current that it got."""
+        neuron = layer.compiled
+        names = {a.name for a in OPERATORS[neuron.node.op].attributes} - {"label"}
+        options = {name: neuron.node.attrs[name] for name in names}
+        given = trial.seen[layer.fired]
+        try:
+            fired = CLOSED_FORMS[neuron.node.op](trial.got(layer.current), neuron.threshold, **options)
+        except ValueError as error:
+            once(layer.check.problems, f"it cannot be computed: {error}")
+            return 0
+        if fired.shape != given.shape:
+            once(layer.check.problems, f"it gives the shape {list(given.shape)}, not {list(fired.shape)}")
+            return 0
+        different = fired != given
+        if different.any():
+            different &= ~(np.isnan(fired) & np.isnan(given))
+        return int(np.count_nonzero(different))
+
+    def _current(self, layer: Layer, trial: Trial) -> None:
+        """The current in levels, beside the rounding bound. In the currents' own precision: the half ulp that the
+        comparison adds is small beside the bound, of four and more."""
+        z, total, check = trial.expects(layer.unpooled), trial.total(layer.unpooled), layer.check
+        steps = layer.compiled.steps_in
+        current = trial.got(layer.current)
+        if current is None or total is None:
+            once(check.problems, "its current could not be measured")
+            return
+        if current.ndim == 0 or len(current) % steps or (len(current) // steps, *current.shape[1:]) != z.shape:
+            once(check.problems, f"its current has the shape {list(current.shape)}, not {steps} times {list(z.shape)}")
+            return
+        kind = z.dtype.type
+        with np.errstate(all="ignore"):
+            summed = current if steps == 1 else current.reshape(steps, *z.shape).sum(axis=0)
+            gain = (layer.levels / layer.threshold).astype(kind)
+            u = z * gain
+            given = summed * (layer.levels / layer.compiled.threshold).astype(kind)
+            bound = _bound(layer, total, gain, u)
+            ratio = np.abs(given - u) / bound
+        excess = float(np.max(ratio, initial=0))
+        if not np.isfinite(excess):
+            finite = np.isfinite(given) & np.isfinite(u)
+            # where the absolute products overflow, the order of the sum decides whether the current does
+            with np.errstate(all="ignore"):
+                overflows = np.isposinf(total * gain)
+            decided = ~finite & ~overflows
+            once(check.problems, _overflow(u[decided], given[decided], "its current"))
+            excess = float(np.max(ratio, initial=0, where=finite & ~np.isnan(ratio)))
+        check.current_excess = max(check.current_excess, excess)
+
+    def _roots(self, layer: Layer, trial: Trial, counts: Array, expected: Array) -> None:
+        """Root mismatches of one layer in one trial, each with its margin and bound in levels."""
+        check = layer.check
+        where = np.nonzero(counts != expected)
+        given, wanted = counts[where].astype(np.int64), expected[where].astype(np.int64)
+        margin, bound, between = root_margins(layer, trial, where, given, wanted)
+        beyond = ~(margin <= bound)
+        if trial.own is None:
+            if beyond.any():
+                once(check.problems, "with random levels, counts differ by more than rounding explains")
+            return
+        per_sample = len(expected) == trial.rows
+        data = where[0] < trial.samples if per_sample else np.full(len(margin), True)
+        check.root_mismatches += int(np.count_nonzero(data))
+        check.roots_beyond_bound += int(np.count_nonzero(beyond))
+        check.half_points += int(np.count_nonzero(between & data))
+        check.max_root_margin = max(check.max_root_margin, float(np.nan_to_num(margin).max()))
+        worst = np.argsort(bound - margin)[: max(0, MAX_ROOTS_SHOWN - len(self.result.roots))]
+        for k in worst:
+            index = [int(axis[k]) for axis in where]
+            sample = min(index[0], trial.samples - 1) if per_sample else 0
+            self.result.roots.append(
+                Root(
+                    layer=check.name,
+                    sample=trial.start + sample,
+                    index=index[1:] if per_sample else index,
+                    source_count=int(wanted[k]),
+                    count=int(given[k]),
+                    margin=float(margin[k]),
+                    bound=float(bound[k]),
+                )
+            )
+
+    # --- outputs ------------------------------------------------------------------------------------------------------
+
+    def _output(self, output: Output, trial: Trial) -> None:
+        given = trial.got(output.name)
+        if given is None:
+            once(self.result.output_problems, f"'{output.name}' could not be measured")
+            return
+        if output.origin == "computed":
+            return  # the operator is the source's, and so are its inputs
+        excess, problem = excess_of(*self.expected_output(output, trial, given), output.steps)
+        self.result.output_excess = max(self.result.output_excess, excess)
+        once(self.result.output_problems, problem and f"'{output.name}': {problem}")
+
+    def expected_output(self, output: Output, trial: Trial, given: Array) -> tuple[Array, Array, Array | None]:
+        """What an output should be, what it is, and the sum of absolute products."""
+        if output.origin == "computed":  # its users get what the compiled network computed; it itself is the source's
+            return trial.expected[output.name], given, trial.totals.get(output.name)
+        return trial.expects(output.name), given, trial.total(output.name)
+
+
+def root_margins(
+    layer: Layer, trial: Trial, where: tuple[Array, ...], given: Array, wanted: Array
+) -> tuple[Array, Array, Array]:
+    """For counts that differ: how far the source's u lies from the nearest value that gives the count, the rounding
+    bound, both in levels, and whether u lies on the point between the two levels as far as floats can tell."""
+    z, sums = trial.expects(layer.before), trial.total(layer.before)
+    gain = np.broadcast_to(layer.levels / layer.threshold.astype(np.float64), z.shape)[where]
+    u = z[where] * gain + layer.source.phi
+    total = np.broadcast_to(0 if sums is None else sums, z.shape)[where]
+    bound = _bound(layer, total, gain, u)
+    # how far u lies from where the given count begins: from below, or from above
+    margin = np.abs(np.where(given > wanted, given - u, u - (given + 1)))
+    ulp = float(np.finfo(z.dtype).eps)
+    between = np.abs(u - np.maximum(given, wanted)) <= 2 * ulp * np.maximum(np.abs(u), 1)
+    return margin, bound, between & (np.abs(given - wanted) == 1)
+
+
+def _bound(layer: Layer, total: Array, gain: Array, u: Array) -> Array:
+    """The rounding bound of u, in levels."""
+    eps = float(np.finfo(layer.threshold.dtype).eps)
+    return np.asarray((total * gain + 2 * np.maximum(np.abs(u), 1)) * u.dtype.type(allowance(layer.steps) * eps))
+
+
+def levels_of(layer: Layer, activation: Array) -> tuple[Array, bool]:
+    """The levels that the source's activations stand for, and whether they are multiples of theta/L."""
+    with np.errstate(all="ignore"):
+        levels = activation / (layer.threshold / layer.levels).astype(activation.dtype)
+        nearest = np.rint(levels)
+        fine = bool(np.all(np.abs(levels - nearest) <= 1e-3))
+        return np.asarray(np.nan_to_num(nearest, copy=False, nan=-1, posinf=-1, neginf=-1), np.int16), fine
+
+
+def activation_of(layer: Layer, levels: Array) -> Array:
+    """The source's activation at these levels: level * (theta/L)."""
+    kind = layer.threshold.dtype
+    return np.asarray(levels.astype(kind) * (layer.threshold / kind.type(layer.levels)))
+
+
+def counts_of(neuron: Neuron, train: Array) -> tuple[Array | None, int]:
+    """Spike counts from a train, and how many of its values are not those of a train of all spikes first.
+
+    Where the counts cannot be told they are -1; None where the train does not even hold the neuron's steps.
+    """
+    if train.dtype != neuron.threshold.dtype or train.ndim == 0:
+        return None, 0
+    if neuron.spiking:
+        if len(train) % neuron.steps_out:
+            return None, 0
+        steps = train.reshape(neuron.steps_out, len(train) // neuron.steps_out, *train.shape[1:])
+        counts = np.count_nonzero(steps, axis=0).astype(np.int16)
+    else:
+        with np.errstate(all="ignore"):
+            counts = np.rint(train / neuron.unit)
+            counts = np.where((counts >= 0) & (counts <= neuron.levels), counts, -1).astype(np.int16)
+    try:
+        wrong = encode(neuron, counts) != train
+    except ValueError:  # a threshold that does not fit
+        return None, 0
+    if not wrong.any():
+        return counts, 0
+    with np.errstate(invalid="ignore"):
+        no_spikes = wrong & (train != 0) & (train != neuron.unit)
+    by_neuron = no_spikes.reshape(-1, *counts.shape).any(axis=0) | (counts > neuron.levels)
+    return np.where(by_neuron, -1, counts).astype(np.int16), int(np.count_nonzero(wrong))
+
+
+def excess_of(expected: Array, given: Array, total: Array | None, steps: int) -> tuple[float, str]:
+    """The largest ratio of a difference to its rounding bound, and a problem or an empty text."""
+    problem = _misfit(expected, given)
+    if problem:
+        return 0.0, problem
+    if expected.dtype.kind != "f":
+        return 0.0, "" if np.array_equal(expected, given) else "it has other values than the source's"
+    ratio = ratios(expected, given, total, steps)
+    finite = np.isfinite(expected) & np.isfinite(given)
+    return float(np.max(ratio, where=finite, initial=0)), _overflow(expected[~finite], given[~finite], "it")
+
+
+def ratios(expected: Array, given: Array, total: Array | None, steps: int) -> Array:
+    """The differences of two float arrays of one shape in units of their rounding bound; 0 where both are the same
+    infinity or NaN, infinite where only one is."""
+    kind = np.finfo(expected.dtype)
+    with np.errstate(all="ignore"):
+        products = 0 if total is None else np.broadcast_to(total, expected.shape)
+        bound = allowance(steps) * float(kind.eps) * (products + 2 * np.abs(expected))
+        ratio = np.abs(expected - given) / np.maximum(bound, kind.tiny)
+        same = (expected == given) | (np.isnan(expected) & np.isnan(given))
+    return np.where(same, 0, np.where(np.isnan(ratio), np.inf, ratio))
+
+
+def _misfit(expected: Array, given: Array) -> str:
+    if expected.dtype != given.dtype:
+        return f"it is {given.dtype}, not {expected.dtype}"
+    if expected.shape != given.shape:
+        return f"it has the shape {list(given.shape)}, not {list(expected.shape)}"
+    return ""
+
+
+def _overflow(expected: Array, given: Array, name: str) -> str:
+    """A problem, unless the same values are infinite or NaN in the source."""
+    same = np.array_equal(expected, given, equal_nan=True)
+    return "" if same else f"{name} is infinite or NaN where the source's is not, or another way"
+
+
+def _of_data(layer: Layer, trial: Trial, array: Array) -> Array:
+    """The part of a layer's array that belongs to samples of the data: all, unless samples fill up a fixed batch."""
+    return array[: trial.samples] if len(array) == trial.rows else array
+
+
+def once(problems: list[str], problem: str) -> None:
+    """Keep a problem that is not yet among them; an empty text is none."""
+    if problem and problem not in problems:
+        problems.append(problem)

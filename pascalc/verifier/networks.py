@@ -1,0 +1,171 @@
+"""The networks that verify runs: the two files as they are, and looks into them.
+
+Of the source: the file itself with onnxruntime's optimisations and without; *reference*, with its activations and what
+it computes as outputs; *stretches*, which is cut at all of them and fed; and the sums of absolute products of the
+stretches, for the bounds. Of the compiled file: itself, in onnxruntime as it comes; *observed*, with everything that is
+compared as outputs; and cut like the source, fed with trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pascalc import ops, pipeline
+from pascalc.files import read_bytes
+from pascalc.graph import Array, Model, is_ours
+from pascalc.modelfile import load, to_bytes
+from pascalc.neurons import Neuron, neurons
+from pascalc.passes import ANALYSIS
+from pascalc.probes import Probed, main_tensors
+from pascalc.rounding import AbsoluteProducts
+from pascalc.runtime import InferenceSession
+from pascalc.verifier.pairing import Pairing
+
+Values = dict[str, Array]
+
+
+def analysed(path: Path, levels: Mapping[str, int] | None = None) -> Model:
+    """The source with its activations as operators; at other levels where they are given."""
+    model = load(path)
+    pipeline.run(model, ANALYSIS)
+    for neuron in neurons(model):
+        neuron.node.attrs["levels"] = (levels or {}).get(neuron.name, neuron.levels)
+    return model
+
+
+@dataclass(frozen=True)
+class _Form:
+    """One form of the source: the tensors that it has, None for all that there are, and the file's contents, which are
+    made when they are wanted, as weights are large."""
+
+    tensors: set[str] | None
+    make: Callable[[], bytes]
+
+
+class SourceNetworks:
+    """What the source computes.
+
+    It is taken as directly as can be: the file itself; else the file as it was read, with its quantisers and functions
+    written out; else with its activations as operators, which is also where other levels are set.
+    """
+
+    def __init__(self, path: Path, pairing: Pairing, threads: int | None) -> None:
+        self.path, self.pairing, self.threads = path, pairing, threads
+        self._cuts = [x.after for x in pairing.layers] + [n for x in pairing.computed for n in x.outputs]
+        self._dtypes: dict[str, np.dtype[np.generic]] = {}
+        plain = load(path)
+        explicit = any(is_ours(node, *ops.OPERATORS) for node in plain.graph.nodes)
+        self._as_it_is = not (explicit or plain.rewritten or pairing.requantised)
+        self._forms: list[_Form] = []
+        if self._as_it_is:
+            self._forms.append(_Form(main_tensors(read_bytes(path)), lambda: read_bytes(path)))
+        if not pairing.requantised:
+            self._forms.append(_Form(set(plain.graph.tensors()), lambda: to_bytes(load(path))))
+        self._forms.append(_Form(None, lambda: to_bytes(analysed(path, pairing.requantised))))
+
+    @cached_property
+    def itself(self) -> tuple[InferenceSession, InferenceSession]:
+        """The source, optimised and not."""
+        model = self.path if self._as_it_is else self._forms[0].make()
+        first, second = (InferenceSession(model, threads=self.threads, optimised=o) for o in (True, False))
+        return first, second
+
+    @cached_property
+    def reference(self) -> Probed:
+        """The source with its activations and what it computes shown."""
+        return self._probed([*self._cuts, *(o.name for o in self.pairing.outputs)])
+
+    @property
+    def reference_is_itself(self) -> bool:
+        """Whether the reference is what :attr:`itself` runs, with outputs added."""
+        return self._form([*self._cuts, *(o.name for o in self.pairing.outputs)]) is self._forms[0]
+
+    @cached_property
+    def unoptimised(self) -> Probed:
+        """The reference's outputs, operator by operator."""
+        names = [o.name for o in self.pairing.outputs]
+        form = self._form([*self._cuts, *names])
+        return Probed(form.make(), names, folder=self.path.parent, threads=self.threads, optimised=False)
+
+    def release(self) -> None:
+        """Let go of what only data needs."""
+        self.__dict__.pop("itself", None)
+        self.__dict__.pop("unoptimised", None)
+
+    def learn(self, values: Values) -> None:
+        """Take the types of what is fed from a run of the reference."""
+        self._dtypes = {name: values[name].dtype for name in self._cuts}
+
+    @cached_property
+    def stretches(self) -> Probed:
+        """The source cut behind its neurons and computed operators."""
+        return self._probed(self.pairing.shown(), self._dtypes)
+
+    def _probed(self, names: list[str], cuts: Mapping[str, np.dtype[np.generic]] | None = None) -> Probed:
+        data = self._form([*self._cuts, *names]).make()
+        return Probed(data, names, cuts, folder=self.path.parent, threads=self.threads)
+
+    def _form(self, names: list[str]) -> _Form:
+        """The most direct form of the source that has these tensors."""
+        return next(f for f in self._forms if f.tensors is None or set(names) <= f.tensors)
+
+    @cached_property
+    def bounds(self) -> AbsoluteProducts:
+        """The sums of absolute products of all floats that are compared."""
+        model = load(self.path)
+        pipeline.run(model, ANALYSIS)
+        return AbsoluteProducts(model, self._dtypes, self.pairing.shown(), self.threads)
+
+
+class CompiledNetworks:
+    """What the compiled file computes."""
+
+    def __init__(self, path: Path, pairing: Pairing, threads: int | None) -> None:
+        self.path, self.pairing, self.threads = path, pairing, threads
+
+    @cached_property
+    def itself(self) -> InferenceSession:
+        """The file, in onnxruntime as it comes."""
+        return InferenceSession(self.path, threads=self.threads, stock=True)
+
+    @cached_property
+    def observed(self) -> Probed:
+        """The file with everything that is compared as outputs."""
+        return self._probed(self.pairing.observed())
+
+    @cached_property
+    def with_trains(self) -> Probed:
+        """The file in onnxruntime as it comes, with its trains and what it computes as outputs: as little as possible
+        that could keep onnxruntime from fusing what it fuses in the file itself."""
+        names = [x.train for x in self.pairing.layers] + [n for x in self.pairing.computed for n in x.outputs]
+        names += [o.name for o in self.pairing.outputs]
+        return self._probed(names, stock=True)
+
+    def release(self) -> None:
+        """Let go of what only data needs."""
+        for name in ("itself", "observed", "with_trains"):
+            self.__dict__.pop(name, None)
+
+    def cut(self, fed: Values, names: Iterable[str]) -> Probed:
+        """The file cut at the trains and computed tensors that are fed, with the named tensors shown."""
+        return self._probed(names, {name: array.dtype for name, array in fed.items()})
+
+    def _probed(
+        self, names: Iterable[str], cuts: Mapping[str, np.dtype[np.generic]] | None = None, stock: bool = False
+    ) -> Probed:
+        return Probed(read_bytes(self.path), names, cuts, folder=self.path.parent, threads=self.threads, stock=stock)
+
+
+def encode(neuron: Neuron, counts: Array) -> Array:
+    """Spike counts as the neuron's output: a thermometer code over its steps, or the counts themselves."""
+    kind = neuron.threshold.dtype
+    if not neuron.spiking:
+        return np.asarray(counts.astype(kind) * neuron.unit)
+    steps = np.arange(1, neuron.steps_out + 1, dtype=counts.dtype).reshape(-1, *[1] * counts.ndim)
+    train = np.multiply(counts >= steps, neuron.unit, dtype=kind)
+    return np.asarray(train.reshape(-1, *counts.shape[1:]))

@@ -1,0 +1,405 @@
+"""Which tensor of the compiled network stands for which of the source's, and what is wrong whatever the data.
+
+Both networks are cut at the same places: at the neurons, and at every operator that is neither a sum of products nor
+moves values about (Softmax, Sigmoid, ArgMax, a Loop). Between the cuts lie *stretches*. Two networks are the same if
+
+- every neuron, and every computed operator, of the one has its counterpart in the other;
+- what goes into each of them, and into the network's outputs, is the same function of what comes out of the cuts
+  before it and of the network's inputs.
+
+The first is settled here, by structure; the second is measured (pascalc/verifier/compare.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from pascalc import ops
+from pascalc.errors import CompileError
+from pascalc.graph import BATCH, Model, is_constant, is_operator, is_ours, producer
+from pascalc.metadata import recorded_levels
+from pascalc.neurons import Neuron, before_accumulate, neurons
+from pascalc.rounding import is_sum_of_products
+from pascalc.verifier.record import ComputedCheck, LayerCheck, Verification
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A QCFS of the source network and the neuron that stands for it.
+
+    Attributes:
+        check: where what is found of it goes.
+        before: the source's current, behind the MaxPools that moved behind the neuron.
+        unpooled: the source's current in front of them; ``before`` itself where there are none.
+        after: the source's activation.
+        current: what the compiled neuron gets; ``fired``: what it gives; ``train``: the same behind those MaxPools.
+        steps: the time steps of the longest train that the current is a sum over.
+    """
+
+    check: LayerCheck
+    source: Neuron
+    compiled: Neuron
+    before: str
+    unpooled: str
+    after: str
+    current: str
+    fired: str
+    train: str
+    steps: int
+
+    @property
+    def threshold(self) -> Any:
+        """The source's theta, in its type."""
+        return self.source.threshold
+
+    @property
+    def levels(self) -> int:
+        """L of the compiled neuron, which is the source's unless it was changed on purpose."""
+        return self.compiled.levels
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A tensor that goes into a computed operator: its names in the source and in the compiled network, and the time
+    steps of the longest train that it is a sum over."""
+
+    source: str
+    compiled: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class Computed:
+    """An operator that is computed and not spiking."""
+
+    check: ComputedCheck
+    inputs: list[Feed]
+    outputs: list[str]
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of the network.
+
+    ``origin``: a sum of products, the activation of a neuron, or what a computed operator gives. ``per_sample``: its
+    first axis is the batch.
+    """
+
+    name: str
+    origin: Literal["sum", "neuron", "computed"]
+    steps: int
+    per_sample: bool
+
+
+@dataclass
+class Pairing:
+    """The two networks side by side."""
+
+    layers: list[Layer] = field(default_factory=list)
+    computed: list[Computed] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    requantised: dict[str, int] = field(default_factory=dict)
+
+    def observed(self) -> list[str]:
+        """All tensors of the compiled network that are compared."""
+        names = [n for x in self.layers for n in (x.current, x.fired, x.train)]
+        names += [n for x in self.computed for n in (*(f.compiled for f in x.inputs), *x.outputs)]
+        return [*names, *(o.name for o in self.outputs)]
+
+    def shown(self) -> list[str]:
+        """All tensors of the source network that are compared, given what comes out of the cuts."""
+        names = [n for x in self.layers for n in (x.before, x.unpooled, x.after)]
+        names += [f.source for x in self.computed for f in x.inputs]
+        return [*names, *(o.name for o in self.outputs)]
+
+
+def pair(known: Model, emitted: Model, result: Verification) -> Pairing:
+    """Pair the source, with its activations made explicit, with the compiled network; faults go into ``result``.
+
+    Raises:
+        CompileError: there is nothing to compare: the compiled network has no neuron of the source.
+    """
+    return _Pairs(known, emitted, result).found
+
+
+class _Pairs:
+    def __init__(self, known: Model, emitted: Model, result: Verification) -> None:
+        self.known, self.emitted, self.result = known, emitted, result
+        self.tensors: dict[str, gs.Tensor] = emitted.graph.tensors()
+        self.found = Pairing()
+        self.cuts: dict[int, int] = {}  # by the source's tensor, the steps that it arrives in
+        self.memo: dict[int, int] = {}
+        paired, operators = self._neurons(), self._operators()
+        recorded = recorded_levels(emitted.metadata)
+        for neuron, stand_in in paired:
+            self._layer(neuron, stand_in, recorded)
+        for node in operators:
+            self._computed(node)
+        self._outputs()
+
+    # --- neurons ------------------------------------------------------------------------------------------------------
+
+    def _neurons(self) -> list[tuple[Neuron, Neuron]]:
+        """The source's neurons with those of the same label; the source is cut behind them."""
+        stand_ins: dict[str, Neuron] = {}
+        for neuron in neurons(self.emitted):
+            if stand_ins.setdefault(neuron.name, neuron) is not neuron:
+                self.result.problems.append(f"two neurons are labelled '{neuron.name}'")
+        paired: list[tuple[Neuron, Neuron]] = []
+        for neuron in neurons(self.known):
+            stand_in = stand_ins.pop(neuron.name, None)
+            if stand_in is None or neuron.node.outputs[0].name not in self.tensors:
+                self.result.problems.append(f"the neuron '{neuron.name}' of the source is not in the compiled network")
+                continue
+            paired.append((neuron, stand_in))
+            self.cuts[id(neuron.node.outputs[0])] = min(stand_in.levels, ops.MAX_LEVELS)
+        self.result.problems += [f"the neuron '{name}' is not in the source network" for name in stand_ins]
+        if not paired:
+            raise CompileError("it has no neuron of the source network", file=self.emitted.file)
+        return paired
+
+    def _layer(self, neuron: Neuron, stand_in: Neuron, recorded: Mapping[str, Any]) -> None:
+        before, after = neuron.node.inputs[0], neuron.node.outputs[0]
+        check = LayerCheck(neuron.name, stand_in.levels, stand_in.steps_in, stand_in.steps_out)
+        train = before_accumulate(self.tensors[after.name])
+        pools, behind = _pools(train)
+        if behind is not stand_in.node:
+            check.problems.append("its activation is not computed by the neuron with its label")
+            pools = []
+        check.problems += _mismatches(neuron, stand_in)
+        self.result.layers.append(check)
+        if not 1 <= min(stand_in.levels, stand_in.steps_in, stand_in.steps_out) <= stand_in.levels <= ops.MAX_LEVELS:
+            check.problems.append(f"its levels must be 1 to {ops.MAX_LEVELS} and its time steps at least 1")
+            return
+        if not _fits(stand_in.threshold, before):
+            check.problems.append(f"its threshold {list(stand_in.threshold.shape)} does not fit its samples")
+            return
+        if stand_in.levels != neuron.levels:
+            if recorded.get(neuron.name) == stand_in.levels and 1 <= stand_in.levels <= ops.MAX_LEVELS:
+                self.result.requantised[neuron.name] = (neuron.levels, stand_in.levels)
+                self.found.requantised[neuron.name] = stand_in.levels
+            else:
+                check.problems.append(f"it has {stand_in.levels} levels, the source's has {neuron.levels}")
+        unpooled = before
+        for pool in reversed(pools):
+            own = producer(unpooled)
+            if own is None or not is_operator(own, "MaxPool") or _window(own) != _window(pool):
+                check.problems.append("its spikes are pooled in another way than the source's currents")
+                unpooled = before
+                break
+            unpooled = own.inputs[0]
+        self.found.layers.append(
+            Layer(
+                check=check,
+                source=neuron,
+                compiled=stand_in,
+                before=before.name,
+                unpooled=unpooled.name,
+                after=after.name,
+                current=stand_in.node.inputs[0].name,
+                fired=stand_in.node.outputs[0].name,
+                train=train.name,
+                steps=self._steps(before),
+            )
+        )
+
+    def _steps(self, tensor: gs.Tensor) -> int:
+        """The steps of the longest train among the cuts that a tensor of the source is a stretch away from."""
+        own = self.cuts.get(id(tensor))
+        if own is not None:
+            return own
+        waiting = [tensor]
+        while waiting:
+            top = waiting[-1]
+            node = producer(top)
+            needs = [] if node is None else [t for t in node.inputs if id(t) not in self.cuts]
+            missing = [t for t in needs if id(t) not in self.memo]
+            if missing:
+                waiting += missing
+                continue
+            given = () if node is None else node.inputs
+            self.memo[id(top)] = max((self.cuts.get(id(t)) or self.memo[id(t)] for t in given), default=1)
+            waiting.pop()
+        return self.memo[id(tensor)]
+
+    # --- what is computed ---------------------------------------------------------------------------------------------
+
+    def _operators(self) -> list[gs.Node]:
+        """The source's operators that are computed; it is cut behind them."""
+        nodes = [n for n in self.known.graph.nodes if not is_stretch(n) and not is_ours(n, *ops.OPERATORS)]
+        for node in nodes:
+            self.cuts.update((id(t), 1) for t in node.outputs)
+        return nodes
+
+    def _computed(self, node: gs.Node) -> None:
+        outputs = [t for t in node.outputs if t.outputs or self.known.is_output(t)] or list(node.outputs[:1])
+        name = outputs[0].name
+        twin = producer(self.tensors[name]) if name in self.tensors else None
+        check = ComputedCheck(node.name or name, node.op)
+        self.result.computed.append(check)
+        if twin is None:
+            check.problems.append(f"the source's {node.op} is not in the compiled network")
+            return
+        pairs: list[tuple[gs.Tensor, gs.Tensor]] = []
+        names = {t.name for t in outputs}
+        places = [{t.name: k for k, t in enumerate(n.outputs) if t.name in names} for n in (node, twin)]
+        if places[0] != places[1] or not self._same_operator(node, twin, pairs):
+            check.problems.append(f"the compiled network has another {twin.op} in place of the source's {node.op}")
+            return
+        feeds = [Feed(a.name, b.name, self._steps(a)) for a, b in pairs]
+        self.found.computed.append(Computed(check, feeds, [t.name for t in outputs]))
+
+    def _same_operator(self, a: gs.Node, b: gs.Node, pairs: list[tuple[gs.Tensor, gs.Tensor]]) -> bool:
+        versions = [_since(n, m) for n, m in ((a, self.known), (b, self.emitted))]
+        return versions[0] == versions[1] and _same_node(a, b, {}, pairs)
+
+    # --- outputs ------------------------------------------------------------------------------------------------------
+
+    def _outputs(self) -> None:
+        activations = {x.after for x in self.found.layers}
+        computed = {id(t) for n in self.known.graph.nodes if id(n.outputs[0]) in self.cuts for t in n.outputs}
+        for tensor in self.known.graph.outputs:
+            origin: Literal["sum", "neuron", "computed"] = "computed" if id(tensor) in computed else "sum"
+            origin = "neuron" if tensor.name in activations else origin
+            per_sample = bool(tensor.shape) and tensor.shape[0] == BATCH
+            self.found.outputs.append(Output(tensor.name, origin, self._steps(tensor), per_sample))
+
+
+def is_stretch(node: gs.Node) -> bool:
+    """Whether a node is part of a stretch: its results differ by rounding alone where its inputs do. All others are
+    cut out and compared by structure."""
+    if is_operator(node, "Shape", "Size"):
+        return True
+    if is_operator(node, "MaxPool", "Dropout") and len(node.outputs) > 1 and node.outputs[1].outputs:
+        return False  # indices and masks jump
+    return is_sum_of_products(node)
+
+
+def _since(node: gs.Node, model: Model) -> int:
+    """The opset in which the operator came to mean what it means in the model's opset."""
+    domain = node.domain or ""
+    version = model.opset if domain in ("", "ai.onnx") else model.domain_version(domain)
+    try:
+        return int(onnx.defs.get_schema(node.op, version, domain).since_version)
+    except onnx.defs.SchemaError:
+        return version
+
+
+def _same_node(a: gs.Node, b: gs.Node, local: dict[int, int], pairs: list[tuple[gs.Tensor, gs.Tensor]]) -> bool:
+    """Whether two nodes compute the same from their variable inputs, which are added to ``pairs``; ``local`` pairs the
+    tensors of the subgraphs that they stand in."""
+    if (a.op, a.domain or "", len(a.inputs), len(a.outputs)) != (b.op, b.domain or "", len(b.inputs), len(b.outputs)):
+        return False
+    if set(a.attrs) != set(b.attrs):
+        return False
+    if not all(_same_tensor(x, y, local, pairs) for x, y in zip(a.inputs, b.inputs, strict=True)):
+        return False
+    return all(_same_value(value, b.attrs[key], local, pairs) for key, value in a.attrs.items())
+
+
+def _same_tensor(a: gs.Tensor, b: gs.Tensor, local: dict[int, int], pairs: list[tuple[gs.Tensor, gs.Tensor]]) -> bool:
+    if a.is_empty() or b.is_empty():
+        return bool(a.is_empty() and b.is_empty())
+    if is_constant(a) or is_constant(b):
+        return is_constant(a) and is_constant(b) and _same_array(a.values, b.values)
+    if id(a) in local or id(b) in local.values():
+        return local.get(id(a)) == id(b)
+    pairs.append((a, b))
+    return True
+
+
+def _same_value(a: Any, b: Any, local: dict[int, int], pairs: list[tuple[gs.Tensor, gs.Tensor]]) -> bool:
+    """Whether two attributes are the same."""
+    if isinstance(a, gs.Graph):
+        return isinstance(b, gs.Graph) and _same_graph(a, b, local, pairs)
+    if isinstance(a, gs.Constant):
+        return isinstance(b, gs.Constant) and _same_array(a.values, b.values)
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and _same_array(a, b)
+    if isinstance(a, (list, tuple)):
+        return (
+            isinstance(b, (list, tuple))
+            and len(a) == len(b)
+            and all(_same_value(x, y, local, pairs) for x, y in zip(a, b, strict=True))
+        )
+    return type(a) is type(b) and bool(a == b or (a != a and b != b))
+
+
+def _same_graph(a: gs.Graph, b: gs.Graph, local: dict[int, int], pairs: list[tuple[gs.Tensor, gs.Tensor]]) -> bool:
+    """Whether two subgraphs compute the same, node by node, from what they take of the main graph."""
+    sizes = [(len(g.nodes), len(g.inputs), len(g.outputs)) for g in (a, b)]
+    if sizes[0] != sizes[1]:
+        return False
+    local = dict(local)
+    local.update((id(x), id(y)) for x, y in zip(a.inputs, b.inputs, strict=True))
+    for x, y in zip(a.nodes, b.nodes, strict=True):
+        if len(x.outputs) != len(y.outputs):
+            return False
+        local.update((id(s), id(t)) for s, t in zip(x.outputs, y.outputs, strict=True))
+    nodes = zip(a.nodes, b.nodes, strict=True)
+    ends = zip(a.outputs, b.outputs, strict=True)
+    return all(_same_node(x, y, local, pairs) for x, y in nodes) and all(
+        _same_tensor(x, y, local, pairs) for x, y in ends
+    )
+
+
+def _same_array(a: Any, b: Any) -> bool:
+    x, y = np.asarray(a), np.asarray(b)
+    if x.dtype != y.dtype or x.shape != y.shape:
+        return False
+    return bool(np.array_equal(x, y, equal_nan=x.dtype.kind == "f"))
+
+
+def _mismatches(source: Neuron, stand_in: Neuron) -> Iterator[str]:
+    """What is wrong with a neuron, whatever the data."""
+    if np.float32(stand_in.phi) != np.float32(source.phi):
+        yield f"its membrane starts at {stand_in.phi:g} of a spike, not at {source.phi:g}"
+    model = ops.spiking_neuron(stand_in.node.op)
+    if model is not None and stand_in.steps_out != model.steps_out(stand_in.levels):
+        yield f"it has {stand_in.levels} levels, but sends a train of {stand_in.steps_out} steps"
+    if stand_in.threshold.dtype != source.threshold.dtype:
+        yield f"it computes in {stand_in.threshold.dtype}, the source in {source.threshold.dtype}"
+    for neuron, whose in ((source, "the source's"), (stand_in, "its")):
+        if not neuron.in_range:
+            yield f"{whose} threshold is not a positive number whose theta/L and L/theta are numbers, too"
+
+
+def _fits(threshold: Any, tensor: gs.Tensor) -> bool:
+    """Whether a threshold broadcasts against a sample without making it larger; sizes that are not known fit."""
+    sample = list(tensor.shape or [None])[1:]
+    if threshold.size == 1 and threshold.ndim <= len(sample) + 1:
+        return True
+    own = list(threshold.shape)[-len(sample) :] if sample else []
+    extra = threshold.ndim - len(own)
+    sizes = zip(own, sample[len(sample) - len(own) :], strict=True)
+    return (
+        extra <= 1
+        and all(d == 1 for d in threshold.shape[:extra])
+        and all(a == 1 or a == b or not isinstance(b, int) for a, b in sizes)
+    )
+
+
+def _pools(train: gs.Tensor) -> tuple[list[gs.Node], gs.Node | None]:
+    """The MaxPools that a train comes through, the first to be computed first, and the node before them."""
+    pools: list[gs.Node] = []
+    node = producer(train)
+    while is_operator(node, "MaxPool"):
+        pools.insert(0, node)
+        node = producer(node.inputs[0])
+    return pools, node
+
+
+def _window(pool: gs.Node) -> tuple[Any, ...]:
+    """What a MaxPool does, its defaults written out."""
+    kernel = list(pool.attrs.get("kernel_shape", []))
+    ones, zeros = [1] * len(kernel), [0] * 2 * len(kernel)
+    padding = pool.attrs.get("auto_pad", "NOTSET")
+    pads = {"NOTSET": list(pool.attrs.get("pads", zeros)), "VALID": zeros}.get(padding, padding)
+    rest = [list(pool.attrs.get(key, ones)) for key in ("strides", "dilations")]
+    return kernel, pads, *rest, pool.attrs.get("ceil_mode", 0)
