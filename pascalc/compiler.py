@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pascalc.al.plan import PLAN_KEY, Plan
 from pascalc.errors import CompileError
 from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
+from pascalc.metadata import ANN_DIGEST, LEVELS, SOURCE_DIGEST
 from pascalc.modelfile import load, save
 from pascalc.neurons import neurons
 from pascalc.ops import NEURON_MODELS
@@ -121,8 +123,11 @@ def compile_model(
     model.metadata.update(_provenance(model, neuron, schedule, {n.name: n.levels for n in found}))
     if plan is not None:
         model.metadata[PLAN_KEY] = plan.to_json()
+    model.metadata.pop(ANN_DIGEST, None)
     if ann is not None:
         _save_ann(source, changes, ann)
+        with ann.open("rb") as stream:
+            model.metadata[ANN_DIGEST] = hashlib.file_digest(stream, "sha256").hexdigest()
     try:
         save(model, output)
     except CompileError:
@@ -176,8 +181,8 @@ def _provenance(model: Model, neuron: str, schedule: str, levels: Mapping[str, i
         "pascalc.version": __version__,
         "pascalc.neuron": neuron,
         "pascalc.schedule": schedule,
-        "pascalc.levels": json.dumps(levels),
+        LEVELS: json.dumps(levels),
         "pascalc.not_spiking": json.dumps(not_spiking),
         "pascalc.source": model.file.name if model.file else "",
-        "pascalc.source_sha256": model.digest,
+        SOURCE_DIGEST: model.digest,
     }

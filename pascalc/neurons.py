@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,11 @@ class Neuron:
     steps_in: int
     steps_out: int
     fan_in: int | None
+
+    def alone(self) -> Neuron:
+        """The record without the graph around it, which holds all weights."""
+        node = gs.Node(self.node.op, self.node.name, attrs=dict(self.node.attrs), domain=self.node.domain)
+        return replace(self, node=node)
 
     @property
     def unit(self) -> np.ndarray[Any, np.dtype[Any]]:

@@ -6,7 +6,7 @@ begin with a prefix that no name in the file has, so that nothing in it can be t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ class Probed:
     """A network that shows chosen tensors and takes chosen tensors from outside.
 
     Args:
-        data: an ONNX file's contents.
+        read: gives an ONNX file's contents; called once, so that nobody else holds them.
         outputs: names of the tensors of the main graph that :meth:`run` gives.
         cuts: names of tensors, with their types, that all that uses them takes from what is fed; what computes them
             still does, for :meth:`run` to show.
@@ -41,7 +41,7 @@ class Probed:
 
     def __init__(
         self,
-        data: bytes,
+        read: Callable[[], bytes],
         outputs: Iterable[str],
         cuts: Mapping[str, np.dtype[np.generic]] | None = None,
         *,
@@ -50,7 +50,7 @@ class Probed:
         stock: bool = False,
         optimised: bool = True,
     ) -> None:
-        proto = onnx.ModelProto.FromString(data)
+        proto = onnx.ModelProto.FromString(read())
         self._wanted = list(dict.fromkeys(outputs))
         self._fed = _cut(proto, cuts or {})
         missing = {*self._wanted, *self._fed} - set(_tensors(proto.graph))

@@ -19,14 +19,14 @@ from pascalc.tables import table
 @click.command("verify", cls=Command)
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
 @click.argument("compiled", type=FILE, metavar="OUT.onnx")
-@data_option
+@click.option("--data", type=FILE, metavar="DATA.npz", help="x: inputs; without it, random inputs.")
 @limit_option
 @batch_option
 @json_option
 def verify_command(
-    model: Path, compiled: Path, data: Path, limit: int | None, batch: int, json_file: str | None
+    model: Path, compiled: Path, data: Path | None, limit: int | None, batch: int, json_file: str | None
 ) -> None:
-    """Check on data that OUT.onnx is the network MODEL.onnx; exit status 1 if it is not."""
+    """Check that OUT.onnx is the network MODEL.onnx, on data and random levels; exit status 1 if it is not."""
     from pascalc.verifier import verify
 
     with progress_bar("verifying") as progress:
@@ -65,11 +65,17 @@ def verify_command(
         f"{sum(x.roots_beyond_bound for x in result.layers)} of them beyond the rounding bound",
         f"classifications differing: {result.argmax_mismatches} (the source from itself, unoptimised: "
         f"{result.source_self_mismatches}); largest output difference {result.max_abs_output_diff:.2g}",
+        f"the files' own outputs had to agree in {result.answers_compared} samples, in which no count differs",
+        f"random levels in every layer: {result.probes} samples, in batches of {', '.join(map(str, result.batch_sizes))}",
     ]
-    if result.requantised:
+    if not result.data:
         lines.append(
-            f"{len(result.requantised)} layers have other levels than the source; it was taken at those levels"
+            "no data was used: the inputs are random too. That shows what the file computes, layer by layer; it does not "
+            "show how often rounding crosses a half point on real inputs (--data)"
         )
+    if result.source_recorded is False:
+        lines.append(f"the file says that it was compiled from another file than {model}")
+    lines += [f"taken from the file's own word: {line}" for line in result.trusted]
     for root in result.roots[:10]:
         lines.append(
             f"root: {root.layer} sample {root.sample} {root.index}: {root.source_count} -> {root.count}, "

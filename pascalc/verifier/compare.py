@@ -18,18 +18,17 @@ Nothing is taken for granted: what was not seen in a trial is a fault.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from pascalc.graph import Array
-from pascalc.neurons import Neuron
-from pascalc.ops import OPERATORS
 from pascalc.rounding import allowance
-from pascalc.runtime.kernels import CLOSED_FORMS
-from pascalc.verifier.networks import Values, encode
+from pascalc.verifier.networks import Values
 from pascalc.verifier.pairing import Layer, Output, Pairing
 from pascalc.verifier.record import MAX_ROOTS_SHOWN, Root, Verification
+from pascalc.verifier.watch import Watched
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class Trial:
         levels: by the source's activation, what the layers behind it are given.
         given: what comes out of the source's cuts: the activations at these levels, and what is computed.
         expected: the source's tensors, given those; ``totals``: their sums of absolute products.
-        seen: the compiled network's tensors. What could not be computed is missing.
+        watched: by the source's activation, what the neuron that stands for it did.
+        seen: other tensors of the compiled network. What could not be computed is missing.
         fed: what all that is behind the compiled network's cuts gets in their place; nothing where it runs as it is.
         samples: how many samples are data, from the first on; the others fill up a fixed batch.
         start: the number of the first sample.
@@ -51,6 +51,7 @@ class Trial:
     given: Values
     expected: Values
     totals: Values
+    watched: Mapping[str, Watched]
     seen: Values
     fed: Values
     samples: int
@@ -96,72 +97,41 @@ class Comparison:
     # --- neurons ------------------------------------------------------------------------------------------------------
 
     def _layer(self, layer: Layer, trial: Trial) -> None:
-        check = layer.check
+        check, seen = layer.check, trial.watched[layer.after]
         z = trial.expects(layer.before)
-        data = trial.own is not None
-        if data:
-            check.neurons += _of_data(layer, trial, z).size
-        if not {layer.current, layer.fired, layer.train} <= set(trial.seen):
-            once(check.problems, "its current and its spikes could not be measured")
-            if data:
-                check.count_mismatches += _of_data(layer, trial, z).size
-            return
-        check.misfired += self._misfired(layer, trial)
-        counts, strange = counts_of(layer.compiled, trial.seen[layer.train])
-        if counts is None or counts.shape != z.shape:
-            shape = list(trial.seen[layer.train].shape)
-            once(check.problems, f"its train has the shape {shape}: no counts of the shape {list(z.shape)}")
-            if data:
-                check.count_mismatches += _of_data(layer, trial, z).size
-            return
-        check.not_binary += strange
+        once(check.problems, seen.problem)
+        check.misfired += seen.misfired
+        check.not_binary += seen.not_binary
+        counts = seen.counts
+        if counts is not None and counts.shape != z.shape:
+            once(check.problems, f"its counts have the shape {list(counts.shape)}, not {list(z.shape)}")
+            counts = None
         if trial.own is not None:
-            own = trial.own[layer.after]
-            if own.shape == counts.shape:
-                differing = _of_data(layer, trial, counts != own)
-                check.count_mismatches += int(np.count_nonzero(differing))
-        self._current(layer, trial)
+            own = _of_data(trial, trial.own[layer.after])
+            check.neurons += own.size
+            differing = None if counts is None else _of_data(trial, counts) != own
+            check.count_mismatches += own.size if differing is None else int(np.count_nonzero(differing))
+        if seen.current is not None:
+            self._current(layer, trial, seen.current)
+        if counts is None:
+            once(check.problems, seen.problem or "its counts could not be measured")
+            return
         expected = levels_of(layer, trial.expected[layer.after])[0]
         if not np.array_equal(counts, expected):
             self._roots(layer, trial, counts, expected)
 
-    def _misfired(self, layer: Layer, trial: Trial) -> int:
-        """Values of the train that are not what the neuron's kernel gives for the current that it got."""
-        neuron = layer.compiled
-        names = {a.name for a in OPERATORS[neuron.node.op].attributes} - {"label"}
-        options = {name: neuron.node.attrs[name] for name in names}
-        given = trial.seen[layer.fired]
-        try:
-            fired = CLOSED_FORMS[neuron.node.op](trial.got(layer.current), neuron.threshold, **options)
-        except ValueError as error:
-            once(layer.check.problems, f"it cannot be computed: {error}")
-            return 0
-        if fired.shape != given.shape:
-            once(layer.check.problems, f"it gives the shape {list(given.shape)}, not {list(fired.shape)}")
-            return 0
-        different = fired != given
-        if different.any():
-            different &= ~(np.isnan(fired) & np.isnan(given))
-        return int(np.count_nonzero(different))
-
-    def _current(self, layer: Layer, trial: Trial) -> None:
+    def _current(self, layer: Layer, trial: Trial, current: Array) -> None:
         """The current in levels, beside the rounding bound. In the currents' own precision: the half ulp that the
         comparison adds is small beside the bound, of four and more."""
         z, total, check = trial.expects(layer.unpooled), trial.total(layer.unpooled), layer.check
-        steps = layer.compiled.steps_in
-        current = trial.got(layer.current)
-        if current is None or total is None:
-            once(check.problems, "its current could not be measured")
-            return
-        if current.ndim == 0 or len(current) % steps or (len(current) // steps, *current.shape[1:]) != z.shape:
-            once(check.problems, f"its current has the shape {list(current.shape)}, not {steps} times {list(z.shape)}")
+        if current.shape != z.shape or total is None:
+            once(check.problems, f"its current has the shape {list(current.shape)}, not {list(z.shape)}")
             return
         kind = z.dtype.type
         with np.errstate(all="ignore"):
-            summed = current if steps == 1 else current.reshape(steps, *z.shape).sum(axis=0)
             gain = (layer.levels / layer.threshold).astype(kind)
             u = z * gain
-            given = summed * (layer.levels / layer.compiled.threshold).astype(kind)
+            given = current * (layer.levels / layer.compiled.threshold).astype(kind)
             bound = _bound(layer, total, gain, u)
             ratio = np.abs(given - u) / bound
         excess = float(np.max(ratio, initial=0))
@@ -266,34 +236,6 @@ def activation_of(layer: Layer, levels: Array) -> Array:
     return np.asarray(levels.astype(kind) * (layer.threshold / kind.type(layer.levels)))
 
 
-def counts_of(neuron: Neuron, train: Array) -> tuple[Array | None, int]:
-    """Spike counts from a train, and how many of its values are not those of a train of all spikes first.
-
-    Where the counts cannot be told they are -1; None where the train does not even hold the neuron's steps.
-    """
-    if train.dtype != neuron.threshold.dtype or train.ndim == 0:
-        return None, 0
-    if neuron.spiking:
-        if len(train) % neuron.steps_out:
-            return None, 0
-        steps = train.reshape(neuron.steps_out, len(train) // neuron.steps_out, *train.shape[1:])
-        counts = np.count_nonzero(steps, axis=0).astype(np.int16)
-    else:
-        with np.errstate(all="ignore"):
-            counts = np.rint(train / neuron.unit)
-            counts = np.where((counts >= 0) & (counts <= neuron.levels), counts, -1).astype(np.int16)
-    try:
-        wrong = encode(neuron, counts) != train
-    except ValueError:  # a threshold that does not fit
-        return None, 0
-    if not wrong.any():
-        return counts, 0
-    with np.errstate(invalid="ignore"):
-        no_spikes = wrong & (train != 0) & (train != neuron.unit)
-    by_neuron = no_spikes.reshape(-1, *counts.shape).any(axis=0) | (counts > neuron.levels)
-    return np.where(by_neuron, -1, counts).astype(np.int16), int(np.count_nonzero(wrong))
-
-
 def excess_of(expected: Array, given: Array, total: Array | None, steps: int) -> tuple[float, str]:
     """The largest ratio of a difference to its rounding bound, and a problem or an empty text."""
     problem = _misfit(expected, given)
@@ -332,7 +274,7 @@ def _overflow(expected: Array, given: Array, name: str) -> str:
     return "" if same else f"{name} is infinite or NaN where the source's is not, or another way"
 
 
-def _of_data(layer: Layer, trial: Trial, array: Array) -> Array:
+def _of_data(trial: Trial, array: Array) -> Array:
     """The part of a layer's array that belongs to samples of the data: all, unless samples fill up a fixed batch."""
     return array[: trial.samples] if len(array) == trial.rows else array
 

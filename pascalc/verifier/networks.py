@@ -90,7 +90,7 @@ class SourceNetworks:
         """The reference's outputs, operator by operator."""
         names = [o.name for o in self.pairing.outputs]
         form = self._form([*self._cuts, *names])
-        return Probed(form.make(), names, folder=self.path.parent, threads=self.threads, optimised=False)
+        return Probed(form.make, names, folder=self.path.parent, threads=self.threads, optimised=False)
 
     def release(self) -> None:
         """Let go of what only data needs."""
@@ -107,8 +107,8 @@ class SourceNetworks:
         return self._probed(self.pairing.shown(), self._dtypes)
 
     def _probed(self, names: list[str], cuts: Mapping[str, np.dtype[np.generic]] | None = None) -> Probed:
-        data = self._form([*self._cuts, *names]).make()
-        return Probed(data, names, cuts, folder=self.path.parent, threads=self.threads)
+        form = self._form([*self._cuts, *names])
+        return Probed(form.make, names, cuts, folder=self.path.parent, threads=self.threads)
 
     def _form(self, names: list[str]) -> _Form:
         """The most direct form of the source that has these tensors."""
@@ -158,7 +158,9 @@ class CompiledNetworks:
     def _probed(
         self, names: Iterable[str], cuts: Mapping[str, np.dtype[np.generic]] | None = None, stock: bool = False
     ) -> Probed:
-        return Probed(read_bytes(self.path), names, cuts, folder=self.path.parent, threads=self.threads, stock=stock)
+        return Probed(
+            lambda: read_bytes(self.path), names, cuts, folder=self.path.parent, threads=self.threads, stock=stock
+        )
 
 
 def encode(neuron: Neuron, counts: Array) -> Array:

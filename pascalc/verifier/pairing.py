@@ -197,8 +197,8 @@ class _Pairs:
         self.found.layers.append(
             Layer(
                 check=check,
-                source=neuron,
-                compiled=stand_in,
+                source=neuron.alone(),
+                compiled=stand_in.alone(),
                 before=before.name,
                 unpooled=unpooled.name,
                 after=after.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from pascalc.modelfile import load
 from pascalc.passes import ANALYSIS
 from pascalc.probes import Probed, main_tensors
 from pascalc.verifier.chance import disturbed, random_inputs, random_levels
-from pascalc.verifier.compare import Comparison, Trial, activation_of, counts_of, levels_of, once
+from pascalc.verifier.compare import Comparison, Trial, activation_of, levels_of, once
 from pascalc.verifier.networks import CompiledNetworks, SourceNetworks, Values, encode
 from pascalc.verifier.outputs import Answers
 from pascalc.verifier.pairing import Pairing, pair
 from pascalc.verifier.record import Verification
+from pascalc.verifier.watch import Watched, counts_of, watch
 
 Progress = Callable[[int, int], None]
 
@@ -73,7 +74,9 @@ def verify(
     if samples is None:
         samples = random_inputs(known, min(limit or RANDOM_SAMPLES, RANDOM_SAMPLES), chance)
     result.samples = len(samples)
-    if _is_fit_to_run(emitted, found, result, Path(compiled)):
+    fit = _is_fit_to_run(emitted, found, result, Path(compiled))
+    del known, emitted  # and their weights
+    if fit:
         run = _Run(Path(source), Path(compiled), found, result, threads)
         run.on_data(samples, batch, progress)
         run.on_random_levels(samples, batch, chance)
@@ -106,10 +109,12 @@ def _is_fit_to_run(emitted: Model, found: Pairing, result: Verification, path: P
         )
         return False
     longest = max((x.compiled.steps_out for x in found.layers), default=0)
-    for node in emitted.graph.nodes:
-        steps = max(int(node.attrs.get(key, 0)) for key in ("steps", "steps_in", "steps_out"))
-        if is_ours(node, *ops.OPERATORS) and steps > longest:
-            result.problems.append(f"'{node.name}' has trains of {steps} steps, more than any neuron sends")
+    for node in (n for n in emitted.graph.nodes if is_ours(n, *ops.OPERATORS)):
+        steps = [node.attrs[key] for key in ("steps", "steps_in", "steps_out") if key in node.attrs]
+        if not all(type(n) is int and 1 <= n <= longest for n in steps):
+            result.problems.append(
+                f"'{node.name}' has trains of {max(steps, key=str)} steps; its neurons send {longest}"
+            )
             return False
     return bool(found.layers)
 
@@ -130,13 +135,14 @@ class _Run:
             reference = self._reference(feeds)
             own = self._own_levels(reference)
             seen = self._attempt(lambda: self.compiled.observed, feeds, self.result.problems)
-            levels, computed = self._given(own, reference, seen)
-            fed: Values = {}
+            watched, fed = self._watch(seen, {}), {}
+            levels, computed = self._given(own, reference, watched, seen)
             if not seen:
                 fed = self._fed(levels, computed)
                 seen = self._part_by_part(feeds, fed)
+                watched = self._watch(seen, fed)
             rows = len(next(iter(feeds.values())))
-            trial = self._trial(feeds, levels, computed, seen, fed, rows)
+            trial = self._trial(feeds, levels, computed, watched, seen, fed, rows)
             trial = replace(trial, samples=part.stop - part.start, start=part.start, own=own)
             self.comparison.compare(trial)
             self._compare_answers(trial, feeds, reference, own)
@@ -165,12 +171,23 @@ class _Run:
                 once(layer.check.problems, "its activations in the source are not multiples of theta/L")
         return found
 
-    def _given(self, own: Values, reference: Values, seen: Values) -> tuple[Values, Values]:
+    def _watch(self, seen: Values, fed: Values) -> dict[str, Watched]:
+        """What the neurons did; their trains, which are large, are let go of."""
+        watched = {x.after: watch(x, seen, fed) for x in self.found.layers}
+        kept = {n for x in self.found.computed for n in (*(f.compiled for f in x.inputs), *x.outputs)}
+        kept |= {o.name for o in self.found.outputs}
+        for name in {n for x in self.found.layers for n in (x.current, x.fired, x.train)} - kept:
+            seen.pop(name, None)
+        return watched
+
+    def _given(
+        self, own: Values, reference: Values, watched: Mapping[str, Watched], seen: Values
+    ) -> tuple[Values, Values]:
         """What the source's stretches are given: what was seen in the compiled network; the source's own where that
         makes no sense."""
         levels = dict(own)
         for layer in self.found.layers:
-            counts = counts_of(layer.compiled, seen[layer.train])[0] if layer.train in seen else None
+            counts = watched[layer.after].counts
             if counts is not None and counts.shape == own[layer.after].shape and np.all(counts >= 0):
                 levels[layer.after] = counts
         computed = {}
@@ -180,12 +197,21 @@ class _Run:
             computed[name] = value if fits else reference[name]
         return levels, computed
 
-    def _trial(self, feeds: Values, levels: Values, computed: Values, seen: Values, fed: Values, rows: int) -> Trial:
+    def _trial(
+        self,
+        feeds: Values,
+        levels: Values,
+        computed: Values,
+        watched: Mapping[str, Watched],
+        seen: Values,
+        fed: Values,
+        rows: int,
+    ) -> Trial:
         """What the source makes of these levels and values, beside what was seen."""
         given = {x.after: activation_of(x, levels[x.after]) for x in self.found.layers} | computed
         expected = self.source.stretches.run(feeds, given)
         totals = self.source.bounds.run(feeds, given)
-        return Trial(levels, given, expected, totals, seen, fed, rows, rows)
+        return Trial(levels, given, expected, totals, watched, seen, fed, rows, rows)
 
     def _attempt(self, network: Callable[[], Probed], feeds: Values, problems: list[str]) -> Values:
         """What was asked for, by name; nothing, and a problem, where the network cannot be run."""
@@ -224,7 +250,8 @@ class _Run:
                 seen = cut.run(feeds, fed)
             except CompileError:
                 seen = self._part_by_part(feeds, fed)
-            self.comparison.compare(self._trial(feeds, levels, computed, seen, fed, size))
+            watched = self._watch(seen, fed)
+            self.comparison.compare(self._trial(feeds, levels, computed, watched, seen, fed, size))
             self.result.probes += size
             self.result.batch_sizes.append(size)
 
@@ -287,7 +314,7 @@ class _Run:
         same = np.ones(trial.rows, bool)
         pairs = [(trial.levels[x.after], own[x.after]) for x in self.found.layers]
         for x in self.found.layers:
-            if x.train not in trial.seen:
+            if trial.watched[x.after].counts is None:
                 same[:] = False
         for name in (n for x in self.found.computed for n in x.outputs):
             if reference[name].dtype.kind != "f":
@@ -309,8 +336,9 @@ class _Run:
             seen = self.compiled.with_trains.run(feeds)
         except CompileError as error:
             return f"with its trains as outputs it cannot be run: {error.message}"
-        levels, computed = self._given(own, reference, seen)
-        again = self._trial(feeds, levels, computed, seen, {}, trial.rows)
+        counts = {x.after: Watched(counts=counts_of(x.compiled, seen[x.train])[0]) for x in self.found.layers}
+        levels, computed = self._given(own, reference, counts, seen)
+        again = self._trial(feeds, levels, computed, counts, seen, {}, trial.rows)
         return self.answers.explained(again, real, wrong)
 
     def _read_as_it_is(

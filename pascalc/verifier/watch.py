@@ -1,0 +1,95 @@
+"""What the neurons of the compiled network did: checked by itself, and then made small.
+
+A neuron must fire, for the current that it really got, what its model's kernel fires, to the bit; and what it sends
+must be a train of its code. That needs the trains whole. All else needs the sums of the currents and the counts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pascalc.graph import Array
+from pascalc.neurons import Neuron
+from pascalc.ops import OPERATORS
+from pascalc.runtime.kernels import CLOSED_FORMS
+from pascalc.verifier.networks import Values, encode
+from pascalc.verifier.pairing import Layer
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One layer in one batch.
+
+    Attributes:
+        current: the sum of its current over time; None where it is not known.
+        counts: its spike counts, behind the MaxPools that moved behind it; -1 where the values are no spikes. None
+            where they are not known.
+        misfired: values of its train that are not what the kernel gives for its current.
+        not_binary: values of the train behind the pools that are not those of all spikes first.
+        problem: why something is not known, or an empty text.
+    """
+
+    current: Array | None = None
+    counts: Array | None = None
+    misfired: int = 0
+    not_binary: int = 0
+    problem: str = ""
+
+
+def watch(layer: Layer, seen: Values, fed: Mapping[str, Array]) -> Watched:
+    """A layer, from the tensors of the compiled network; ``fed`` is what users of cut tensors got instead."""
+    current = fed.get(layer.current, seen.get(layer.current))
+    fired, train = seen.get(layer.fired), seen.get(layer.train)
+    if current is None or fired is None or train is None:
+        return Watched(problem="its current and its spikes could not be measured")
+    neuron = layer.compiled
+    names = {a.name for a in OPERATORS[neuron.node.op].attributes} - {"label"}
+    try:
+        right = CLOSED_FORMS[neuron.node.op](current, neuron.threshold, **{n: neuron.node.attrs[n] for n in names})
+    except ValueError as error:
+        return Watched(problem=f"it cannot be computed: {error}")
+    if right.shape != fired.shape:
+        return Watched(problem=f"it gives the shape {list(fired.shape)}, not {list(right.shape)}")
+    different = right != fired
+    if different.any():
+        different &= ~(np.isnan(right) & np.isnan(fired))
+    misfired = int(np.count_nonzero(different))
+    counts, not_binary = counts_of(neuron, train)
+    if counts is None:
+        return Watched(problem=f"its train has the type {train.dtype} and the shape {list(train.shape)}")
+    steps = neuron.steps_in
+    if steps > 1:
+        with np.errstate(all="ignore"):
+            current = current.reshape(steps, len(current) // steps, *current.shape[1:]).sum(axis=0)
+    return Watched(current, counts, misfired, not_binary)
+
+
+def counts_of(neuron: Neuron, train: Array) -> tuple[Array | None, int]:
+    """Spike counts from a train, and how many of its values are not those of a train of all spikes first.
+
+    Where values are no spikes at all the counts are -1; None where the train does not even hold the neuron's steps.
+    """
+    if train.dtype != neuron.threshold.dtype or train.ndim == 0:
+        return None, 0
+    if neuron.spiking:
+        if len(train) % neuron.steps_out:
+            return None, 0
+        steps = train.reshape(neuron.steps_out, len(train) // neuron.steps_out, *train.shape[1:])
+        counts = np.count_nonzero(steps, axis=0).astype(np.int16)
+    else:
+        with np.errstate(all="ignore"):
+            counts = np.rint(train / neuron.unit)
+            counts = np.where((counts >= 0) & (counts <= neuron.levels), counts, -1).astype(np.int16)
+    try:
+        wrong = encode(neuron, counts) != train
+    except ValueError:  # a threshold that does not fit
+        return None, 0
+    if not wrong.any():
+        return counts, 0
+    with np.errstate(invalid="ignore"):
+        no_spikes = wrong & (train != 0) & (train != neuron.unit)
+    by_neuron = no_spikes.reshape(-1, *counts.shape).any(axis=0) | (counts > neuron.levels)
+    return np.where(by_neuron, -1, counts).astype(np.int16), int(np.count_nonzero(wrong))
