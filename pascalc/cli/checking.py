@@ -66,12 +66,12 @@ def verify_command(
         f"classifications differing: {result.argmax_mismatches} (the source from itself, unoptimised: "
         f"{result.source_self_mismatches}); largest output difference {result.max_abs_output_diff:.2g}",
         f"the files' own outputs had to agree in {result.answers_compared} samples, in which no count differs",
-        f"random levels in every layer: {result.probes} samples, in batches of {', '.join(map(str, result.batch_sizes))}",
+        f"random levels: {result.probes} samples, in batches of {', '.join(map(str, result.batch_sizes)) or 'none'}",
     ]
     if not result.data:
         lines.append(
-            "no data was used: the inputs are random too. That shows what the file computes, layer by layer; it does not "
-            "show how often rounding crosses a half point on real inputs (--data)"
+            "no data was used: the inputs are random too. That shows what the file computes, layer by layer, not how "
+            "often rounding crosses a half point on real inputs (--data)"
         )
     if result.source_recorded is False:
         lines.append(f"the file says that it was compiled from another file than {model}")
