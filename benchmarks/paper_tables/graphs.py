@@ -15,10 +15,10 @@ from onnx import TensorProto, helper
 
 from pascalc import pipeline
 from pascalc.energy import ASSUMED_SPIKE_RATE, Layer
+from pascalc.layers import layer_nodes
 from pascalc.modelfile import load
 from pascalc.ops import DOMAIN, DOMAIN_VERSION
 from pascalc.passes import ANALYSIS
-from pascalc.reporter.layers import layer_nodes
 
 _ZEROS = "zeros.data"
 
