@@ -13,7 +13,6 @@ from pascalc.al.plan import PLAN_KEY, Plan
 from pascalc.errors import CompileError
 from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
-from pascalc.labels import distinct
 from pascalc.modelfile import load, save
 from pascalc.neurons import neurons
 from pascalc.ops import NEURON_MODELS
@@ -116,7 +115,7 @@ def compile_model(
     lowering = LowerNeurons(neuron)
     passes = [lowering if isinstance(step, LowerNeurons) else step for step in SCHEDULES[schedule]]
     pipeline.run(model, _with(changes, passes), observers, stop_after)
-    found = distinct(model, neurons(model))
+    found = neurons(model)
     if not found and any(name == "recognise-qcfs" for name, _, _ in timing.rows):
         _refuse_without_neurons(model)
     model.metadata.update(_provenance(model, neuron, schedule, {n.name: n.levels for n in found}))

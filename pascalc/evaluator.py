@@ -87,7 +87,7 @@ def evaluate(
     Raises:
         CompileError: a file cannot be read, the data does not fit the network, or two layers of neurons have one label.
     """
-    model = load(path)
+    model = distinct(load(path))
     samples = load_data(data, model, limit)
     plain = InferenceSession(to_bytes(model) if model.rewritten else Path(path), kernels, threads=threads)
     first = plain.outputs[0].name
@@ -143,7 +143,7 @@ def _classes(name: str, output: Array, labels: Array, data: str | Path) -> Array
 def _with_counts(model: Model) -> tuple[list[Neuron], list[str]]:
     """Make the sum of every neuron's train an output of the model; the neurons, and these outputs' names. A source
     network's QCFS are recognised first."""
-    found, names = distinct(model, analysed_neurons(model)), []
+    found, names = analysed_neurons(model), []
     for neuron in found:
         total = add_sum(model, neuron.node.outputs[0], neuron.steps_out, f"count:{neuron.name}")
         model.interface_outputs.append(declare(total))

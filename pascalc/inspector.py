@@ -11,10 +11,10 @@ import onnx
 
 from pascalc import pipeline
 from pascalc.graph import Model
-from pascalc.labels import distinct
+from pascalc.labels import distinct, is_compiled
 from pascalc.layers import count_macs, threshold_range
 from pascalc.modelfile import load
-from pascalc.neurons import analysed_neurons, is_spiking, neurons
+from pascalc.neurons import analysed_neurons, neurons
 from pascalc.passes import UNROLLED
 
 
@@ -59,11 +59,11 @@ def inspect(path: str | Path) -> Inspection:
     Raises:
         CompileError: the file cannot be read, or cannot be compiled, or two layers of neurons have one label.
     """
-    model = load(path)
-    if is_spiking(model) or "pascalc.version" in model.metadata:
+    model = distinct(load(path))
+    if is_compiled(model):
         analysed_neurons(model)
         return inspect_model(model)
-    as_trained = {n.name: n.threshold for n in distinct(model, analysed_neurons(load(path)))}
+    as_trained = {n.name: n.threshold for n in analysed_neurons(load(path))}
     pipeline.run(model, UNROLLED)
     return inspect_model(model, as_trained)
 
@@ -79,7 +79,7 @@ def inspect_model(model: Model, thresholds: dict[str, Any] | None = None) -> Ins
             steps_out=n.steps_out,
             fan_in=n.fan_in,
         )
-        for n in distinct(model, neurons(model))
+        for n in neurons(model)
     ]
     counted = count_macs(model)
     noted = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "unroll-time"]

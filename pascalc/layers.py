@@ -22,7 +22,6 @@ from pascalc import ops
 from pascalc.energy import Layer
 from pascalc.errors import CompileError
 from pascalc.graph import Model, is_constant, is_ours, producer
-from pascalc.labels import distinct
 from pascalc.linear import fan_in, is_layer, macs, product_macs
 from pascalc.neurons import Neuron, is_neuron, neurons
 from pascalc.timing import Analog, Const, Spikes, TimeType, Train, time_types
@@ -111,12 +110,11 @@ def layer_nodes(model: Model) -> list[LayerNode]:
         model: an unrolled network, or one with explicit QCFS activations; with shapes inferred.
 
     Raises:
-        CompileError: the number of neurons or of multiply-accumulates of a layer is not known, or two layers of neurons
-            have one label.
+        CompileError: the number of neurons or of multiply-accumulates of a layer is not known.
     """
     types = time_types(model)
     position = {id(node): index for index, node in enumerate(model.graph.nodes)}
-    found = {id(neuron.node): neuron for neuron in distinct(model, neurons(model))}
+    found = {id(neuron.node): neuron for neuron in neurons(model)}
     fed: dict[int, Neuron] = {}
     main: dict[int, Neuron] = {}
     alone: dict[int, gs.Node | None] = {}

@@ -16,9 +16,8 @@ from pascalc import pipeline
 from pascalc.answers import agreeing, answers, scores
 from pascalc.errors import CompileError
 from pascalc.graph import Array, Model, sweep
-from pascalc.labels import distinct
 from pascalc.modelfile import load, to_bytes
-from pascalc.neurons import Neuron, is_spiking, neurons
+from pascalc.neurons import Neuron, neurons
 from pascalc.passes import ANALYSIS
 from pascalc.planning.explicit import make_adjustable
 from pascalc.planning.streaming import SampleStream
@@ -85,7 +84,7 @@ class AdjustableNetwork:
         phi: the shift before the floor of each, by label.
 
     Raises:
-        CompileError: the file cannot be read, has no QCFS activation, two of one label, or spikes already.
+        CompileError: the file cannot be read, or has no QCFS activation.
     """
 
     def __init__(self, source: str | Path) -> None:
@@ -202,19 +201,12 @@ class _Total:
 
 
 def planned_neurons(model: Model) -> list[Neuron]:
-    """The activations of a network, as far as their levels can be planned.
-
-    Args:
-        model: a network with explicit QCFS activations.
+    """The activations of a network with explicit QCFS activations.
 
     Raises:
-        CompileError: there are none, two have one label, or the network spikes already.
+        CompileError: there are none.
     """
-    if is_spiking(model):
-        raise CompileError(
-            "this network spikes already, so its levels are settled", file=model.file, hint="Give its source network."
-        )
-    found = distinct(model, neurons(model))
+    found = neurons(model)
     if not found:
         raise CompileError("this network has no QCFS activation to plan levels for", file=model.file)
     return found

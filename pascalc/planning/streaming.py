@@ -92,11 +92,14 @@ class SampleStream:
         check_batch(size)
         size = self.fixed_batch or size
         with ExitStack() as stack:
-            file = stack.enter_context(zipfile.ZipFile(self.path))
-            members = []
-            for value, key in self.keys:
-                member = stack.enter_context(file.open(f"{key}.npy"))
-                members.append((value, key, member, *_header(member)))
+            try:
+                file = stack.enter_context(zipfile.ZipFile(self.path))
+                members = []
+                for value, key in self.keys:
+                    member = stack.enter_context(file.open(f"{key}.npy"))
+                    members.append((value, key, member, *_header(member)))
+            except (*_BROKEN, KeyError) as error:
+                raise CompileError("the data has changed since it was opened", file=self.path) from error
             for start in range(0, len(self), size):
                 part = slice(start, min(start + size, len(self)))
                 feeds = {}

@@ -32,6 +32,7 @@ from pascalc.energy import (
 )
 from pascalc.errors import CompileError
 from pascalc.graph import Model
+from pascalc.labels import distinct
 from pascalc.layers import LayerNode, Macs, layer_nodes, threshold_range
 from pascalc.modelfile import load
 from pascalc.neurons import analysed_neurons, is_spiking
@@ -207,7 +208,7 @@ def report(
             unknown size.
     """
     path = Path(path)
-    model = load(path)
+    model = distinct(load(path))
     if is_spiking(model):
         analysed_neurons(model)
     else:
