@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -143,4 +144,5 @@ def analyse(model: onnx.ModelProto) -> list[Layer]:
         file.write_bytes(model.SerializeToString())
         network = load(file)
         pipeline.run(network, ANALYSIS)
-        return [node.energy_layer(ASSUMED_SPIKE_RATE) for node in layer_nodes(network)]
+        # steps follow from the levels that a table gives the layers
+        return [replace(x.energy_layer(ASSUMED_SPIKE_RATE), steps_read=None) for x in layer_nodes(network)]

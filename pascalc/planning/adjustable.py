@@ -160,9 +160,9 @@ def effects(
     for feeds, part in samples.batches(batch):
         count = part.stop - part.start
         labels = None if samples.labels is None else samples.labels[part]
-        reference = network.run(feeds, Setting())[:count]
+        reference = network.run(feeds, Setting())
         for total, setting in zip(totals, settings, strict=True):
-            total.add(reference, network.run(feeds, setting)[:count], labels)
+            total.add(count, reference, network.run(feeds, setting), labels)
         if progress is not None:
             progress(part.stop, len(samples))
     return [total.effect() for total in totals]
@@ -175,8 +175,9 @@ class _Total:
     divergence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(_FACTORS)))
     correct: int | None = 0
 
-    def add(self, reference: Array, output: Array, labels: Array | None) -> None:
-        self.samples += len(output)
+    def add(self, count: int, reference: Array, output: Array, labels: Array | None) -> None:
+        self.samples += count
+        reference, output = (x[:count] if x.ndim else x for x in (reference, output))
         same = agreeing(reference, output)
         if same is None or self.agreeing is None:
             self.agreeing = self.correct = None

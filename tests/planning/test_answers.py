@@ -81,6 +81,14 @@ def test_what_does_not_classify_has_no_agreement(shape: tuple[int, ...], folder:
     assert "Corrected (none)" in done.output
 
 
+def test_one_number_for_a_whole_batch_is_no_classification(folder: Path) -> None:
+    b = Builder(7)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc1", (6, 12)), "act", 8, 1.5)
+    source = write(b.model({"out": b.node("ReduceMean", [x], "mean", keepdims=0)}, ()), folder / "model.onnx")
+    for effect in planner.measure_effect(source, folder / "data.npz", {"act": 1}):
+        assert (effect.samples, effect.agreement) == (40, None)
+
+
 @pytest.mark.parametrize("budget", [2.0, 1.0, -0.1, math.nan, math.inf])
 def test_budgets_that_are_no_share(budget: float, folder: Path) -> None:
     source, data = folder / "plain.onnx", folder / "data.npz"
