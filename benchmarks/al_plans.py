@@ -25,7 +25,7 @@ from pascalc.planning import bn_statistics, correction
 from pascalc.planning.adjustable import AdjustableNetwork, Setting, effects
 from pascalc.planning.calibrate import measure
 from pascalc.planning.sensitivity import Search
-from pascalc.planning.steps import effective_steps, fed_layers
+from pascalc.planning.steps import effective_steps
 from pascalc.planning.streaming import open_samples
 from pascalc.tables import table
 
@@ -63,7 +63,6 @@ def _compare(model: Path, calibration: Path, test: Path) -> None:
     network = AdjustableNetwork(model)
     analysed = load(model)
     pipeline.run(analysed, ANALYSIS)
-    layers = fed_layers(analysed)
     measured = measure(model, calibration)
     plans: dict[str, dict[str, int]] = {"the source": network.levels}
     known = {"measured": measured}
@@ -76,7 +75,7 @@ def _compare(model: Path, calibration: Path, test: Path) -> None:
             plans[f"metric, {source}, {clusters} clusters"] = {x.name: x.levels for x in plan.layers}
     search = Search(model, calibration)
     for name, plan in list(plans.items())[1:]:
-        steps = effective_steps(layers, plan).paper
+        steps = effective_steps(model, plan).paper
         plans[f"sensitivity at the steps of '{name}'"] = search.at_most(steps)
     plans["uniform L/2"] = {name: max(1, level // 2) for name, level in network.levels.items()}
     for budget in BUDGETS:
@@ -91,7 +90,7 @@ def _compare(model: Path, calibration: Path, test: Path) -> None:
     found = effects(network, open_samples(test, load(model)), [setting for _, _, setting, _ in rows])
     lines = []
     for (name, plan, _, method), effect in zip(rows, found, strict=True):
-        steps = effective_steps(layers, plan, measured)
+        steps = effective_steps(model, plan, measured)
         accuracy = "" if effect.accuracy is None else f"{effect.accuracy:.2%}"
         levels = " ".join(map(str, plan.values()))
         figures = (f"{steps.mean_levels:.2f}", f"{steps.paper:.2f}", f"{steps.full:.2f}", f"{effect.agreement:.2%}")

@@ -43,8 +43,7 @@ class Data:
 
         A network of a fixed batch gets batches of that size; the last one is filled up with its last sample.
         """
-        if size < 1:
-            raise CompileError(f"the samples a run must be at least 1, not {size}")
+        check_batch(size)
         size = self.fixed_batch or size
         for start in range(0, len(self), size):
             part = slice(start, min(start + size, len(self)))
@@ -53,6 +52,16 @@ class Data:
             if self.fixed_batch and missing:
                 feeds = {name: np.concatenate([a, np.repeat(a[-1:], missing, 0)]) for name, a in feeds.items()}
             yield feeds, part
+
+
+def check_batch(size: int) -> None:
+    """Refuse a batch without samples.
+
+    Raises:
+        CompileError: ``size`` is below 1.
+    """
+    if size < 1:
+        raise CompileError(f"the samples a run must be at least 1, not {size}")
 
 
 def load_data(path: str | Path, model: Model, limit: int | None = None) -> Data:

@@ -10,13 +10,18 @@ synapse one accumulate a spike. With SpikeRate the spikes that an input of the l
     r'    = 1 / (C_in K_h K_w SpikeRate)                neurons an accumulate; 1 / (C_in SpikeRate) for a linear layer
     r_E   = (1 + (5L - 2) r') / (1 + L r')              the cost of a PASC layer over that of an IF layer
     T_eff = mean over the layers of r_E L               T_norm: the same with one L for all layers
-    E_ANN / E_SNN = E_mac / (c E_mac + (1 - c) b E_add) b the mean SpikeRate, c the share of MACs with analog input
+    E_ANN / E_SNN = E_mac / (c E_mac + (1 - c) b E_add) b the mean SpikeRate (`pascalc.rates.mean_input_rate`), c the
+                                                        share of MACs with analog input
 
 It assumes SpikeRate = 0.75 in T_eff, and leaves the neurons' own operations and the scaling of spikes by their
 threshold out of the energy.
 
 "full" is ours. It counts operations for the steps that actually arrive, which is what layerwise L needs, takes each
 layer's measured SpikeRate, and adds to the energy what the paper leaves out. Neither estimator knows of memory traffic.
+
+The paper's formula has no term for a layer that reads sums or averages of spikes ("currents"). Their entries are no
+single spikes of one height, so nothing but a multiply-accumulate does at a synapse, in each step in which the entry is
+not zero. Both estimators count these, `Energy.currents`.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pascalc.errors import CompileError
+from pascalc.rates import mean_input_rate
 
 Estimator = Literal["paper", "full"]
 
@@ -68,6 +74,10 @@ class Layer:
         spike_rate: spikes that an input of the layer emits over all steps together, on average, in 0..steps_in. It
             may exceed 1. None where the layer's input is analog, which makes its operations MACs.
         folded: whether the threshold of the incoming spikes is folded into the weights, so that a spike is 1.
+        graded: whether what arrives are not spikes but sums or averages of them; ``spike_rate`` is then how many
+            entries of an input's train are not zero, and each makes a MAC.
+        steps_read: the steps of the train that the layer itself reads, where these are not ``steps_in``: its neurons
+            may get a longer train, to which it was aligned, or one sum of all steps.
 
     Raises:
         CompileError: a number outside its range.
@@ -81,16 +91,23 @@ class Layer:
     steps_in: int
     spike_rate: float | None
     folded: bool = False
+    graded: bool = False
+    steps_read: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.fan_in, self.levels, self.steps_in) < 1 or min(self.macs, self.neurons) < 0:
             raise CompileError(
                 "fan-in, levels and steps of a layer must be at least 1, MACs and neurons at least 0", node=self.name
             )
-        if self.spike_rate is not None and not 0 <= self.spike_rate <= self.steps_in:
+        if self.spike_rate is not None and not 0 <= self.spike_rate <= self.train_steps:
             raise CompileError(
-                f"A train of {self.steps_in} steps cannot have {self.spike_rate} spikes a neuron", node=self.name
+                f"A train of {self.train_steps} steps cannot have {self.spike_rate} spikes a neuron", node=self.name
             )
+
+    @property
+    def train_steps(self) -> int:
+        """The steps of the train that the layer reads."""
+        return self.steps_in if self.steps_read is None else self.steps_read
 
 
 def resets(levels: int, steps_in: int) -> int:
@@ -215,7 +232,9 @@ class Energy:
         operations: the name of the number format, such as "FP32".
         ann: the source ANN: a MAC for each synapse. Its activations are left out.
         analog: the SNN's layers with analog input: MACs.
-        synapses: the SNN's other layers: an addition for each spike at each synapse.
+        currents: the SNN's layers that read sums or averages of spikes: a MAC for each entry that is not zero, at each
+            synapse.
+        synapses: the SNN's layers that read spikes: an addition for each spike at each synapse.
         neurons: resets and counter updates, an addition each; 0 in the paper's estimator.
         scaling: multiplications of accumulated spikes by their threshold; 0 in the paper's estimator.
     """
@@ -224,6 +243,7 @@ class Energy:
     operations: str
     ann: float
     analog: float
+    currents: float
     synapses: float
     neurons: float
     scaling: float
@@ -231,41 +251,44 @@ class Energy:
     @property
     def snn(self) -> float:
         """The whole spiking network, in pJ."""
-        return self.analog + self.synapses + self.neurons + self.scaling
+        return self.analog + self.currents + self.synapses + self.neurons + self.scaling
 
     @property
-    def ratio(self) -> float:
-        """E_ANN / E_SNN: how many times less the SNN needs."""
-        return self.ann / self.snn
+    def ratio(self) -> float | None:
+        """E_ANN / E_SNN: how many times less the SNN needs; None where nothing that is counted happens in it."""
+        return self.ann / self.snn if self.snn else None
+
+
+def mean_spike_rate(layers: Sequence[Layer]) -> float | None:
+    """b of the energy formula, see `pascalc.rates.mean_input_rate`; None where no layer reads spikes."""
+    return mean_input_rate([rate for layer, rate in _reading_spikes(layers) if layer.macs])
 
 
 def energy_paper(layers: Sequence[Layer], cost: OperationEnergy, spike_rate: float | None = None) -> Energy:
     """The energy by PASCAL's formula, appendix A.4: E_mac / (c E_mac + (1 - c) b E_add), times E_mac and all MACs.
 
+    What reads sums or averages of spikes is added to it (`Energy.currents`).
+
     Args:
-        layers: all linear layers of the network; `macs` and which inputs are analog count.
+        layers: all linear layers of the network; `macs` and what they read count.
         cost: the energy of an operation.
-        spike_rate: b. Default: the mean of the measured rates over the layers with spiking input.
+        spike_rate: b. Default: `mean_spike_rate`, which is not needed where no layer reads spikes.
 
     Raises:
-        CompileError: no layers; a negative spike rate; none given, and no layer has one.
+        CompileError: no layers; a negative spike rate.
     """
     _require(layers)
-    rates = [layer.spike_rate for layer in layers if layer.spike_rate is not None]
     if spike_rate is None:
-        if not rates:
-            raise CompileError("The mean spike rate is not defined: no layer has spiking input")
-        spike_rate = math.fsum(rates) / len(rates)
+        spike_rate = mean_spike_rate(layers) or 0.0
     if not spike_rate >= 0:
         raise CompileError(f"The spike rate must not be negative; got {spike_rate}")
-    analog = sum(layer.macs for layer in layers if layer.spike_rate is None)
-    spiking = sum(layer.macs for layer in layers if layer.spike_rate is not None)
     return Energy(
         estimator="paper",
         operations=cost.name,
-        ann=(analog + spiking) * cost.mac,
-        analog=analog * cost.mac,
-        synapses=spiking * spike_rate * cost.add,
+        ann=sum(layer.macs for layer in layers) * cost.mac,
+        analog=sum(layer.macs for layer in layers if layer.spike_rate is None) * cost.mac,
+        currents=_currents(layers, cost),
+        synapses=sum(layer.macs for layer, _ in _reading_spikes(layers)) * spike_rate * cost.add,
         neurons=0.0,
         scaling=0.0,
     )
@@ -275,7 +298,7 @@ def energy_full(layers: Sequence[Layer], cost: OperationEnergy) -> Energy:
     """The energy with each layer's own spike rate, its neurons, and the scaling by thresholds (ours).
 
     A neuron makes `neuron_operations(levels, steps_in)` additions. Where the threshold of incoming spikes is not folded
-    into the weights, each of the layer's macs / fan_in outputs is multiplied by it once in each step.
+    into the weights, each of the layer's macs / fan_in outputs is multiplied by it once in each step that it reads.
 
     Args:
         layers: all linear layers of the network.
@@ -285,16 +308,26 @@ def energy_full(layers: Sequence[Layer], cost: OperationEnergy) -> Energy:
         CompileError: no layers.
     """
     _require(layers)
-    spiking = [(layer, layer.spike_rate) for layer in layers if layer.spike_rate is not None]
+    spiking = _reading_spikes(layers)
     return Energy(
         estimator="full",
         operations=cost.name,
         ann=sum(layer.macs for layer in layers) * cost.mac,
         analog=sum(layer.macs for layer in layers if layer.spike_rate is None) * cost.mac,
+        currents=_currents(layers, cost),
         synapses=math.fsum(layer.macs * rate for layer, rate in spiking) * cost.add,
         neurons=sum(layer.neurons * neuron_operations(layer.levels, layer.steps_in) for layer in layers) * cost.add,
-        scaling=math.fsum(x.macs / x.fan_in * x.steps_in for x, _ in spiking if not x.folded) * cost.multiply,
+        scaling=math.fsum(x.macs / x.fan_in * x.train_steps for x, _ in spiking if not x.folded) * cost.multiply,
     )
+
+
+def _reading_spikes(layers: Sequence[Layer]) -> list[tuple[Layer, float]]:
+    """The layers that read spikes, with their rates."""
+    return [(layer, layer.spike_rate) for layer in layers if layer.spike_rate is not None and not layer.graded]
+
+
+def _currents(layers: Sequence[Layer], cost: OperationEnergy) -> float:
+    return math.fsum(layer.macs * (layer.spike_rate or 0.0) for layer in layers if layer.graded) * cost.mac
 
 
 def _require(layers: Sequence[Layer]) -> None:

@@ -10,11 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pascalc.answers import answers, scores
 from pascalc.data import load_data
 from pascalc.errors import CompileError
 from pascalc.graph import Array, Model
+from pascalc.labels import distinct
 from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import Neuron, add_sum, analysed_neurons
+from pascalc.rates import network_spike_rate
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
 
@@ -23,11 +26,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class LayerRate:
-    """A layer of neurons; ``spike_rate`` is the mean number of spikes of a neuron for one sample, over all steps."""
+    """A layer of neurons; ``spike_rate`` is the mean number of spikes of a neuron for one sample, over all steps, and
+    ``neurons`` how many there are for one sample."""
 
     name: str
     levels: int
     steps_out: int
+    neurons: int
     spike_rate: float
 
 
@@ -37,7 +42,8 @@ class Evaluation:
 
     Attributes:
         samples: how many samples there were.
-        top1: the share of samples whose largest output is the label's; None without labels.
+        top1: the share of samples whose class, by the first output (`pascalc.answers`), is the label; None without
+            labels.
         seconds: wall time of the network itself over all samples, without tracing.
         layers: spike rates; in a source network those that its QCFS levels stand for.
     """
@@ -49,7 +55,12 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The evaluation as plain values."""
-        return asdict(self)
+        return {**asdict(self), "spike_rate": self.spike_rate}
+
+    @property
+    def spike_rate(self) -> float | None:
+        """All spikes over all neurons, for one sample (`pascalc.rates.network_spike_rate`); None without neurons."""
+        return network_spike_rate((layer.spike_rate, layer.neurons) for layer in self.layers)
 
 
 def evaluate(
@@ -74,16 +85,16 @@ def evaluate(
         progress: called with (samples done, samples in all).
 
     Raises:
-        CompileError: a file cannot be read, or the data does not fit the network.
+        CompileError: a file cannot be read, the data does not fit the network, or two layers of neurons have one label.
     """
-    model = load(path)
+    model = distinct(load(path))
     samples = load_data(data, model, limit)
     plain = InferenceSession(to_bytes(model) if model.rewritten else Path(path), kernels, threads=threads)
     first = plain.outputs[0].name
-    traced, found = _with_counts(model)
-    counting = InferenceSession(to_bytes(traced), threads=threads) if found else None
+    found, names = _with_counts(model)
+    counting = InferenceSession(to_bytes(model), threads=threads) if found else None
     totals = np.zeros(len(found))
-    units = np.zeros(len(found))
+    units = np.zeros(len(found), np.int64)
     correct, seconds = 0, 0.0
     for feeds, part in samples.batches(batch):
         count = part.stop - part.start
@@ -91,12 +102,10 @@ def evaluate(
         outputs = plain.run([first], feeds)
         seconds += time.perf_counter() - started
         if samples.labels is not None:
-            answers = _classes(first, outputs[0], samples.labels[part], data)
-            correct += int(np.count_nonzero(answers == samples.labels[part]))
+            given = _classes(first, outputs[0], samples.labels[part], data)
+            correct += int(np.count_nonzero(given == samples.labels[part]))
         if counting is not None:
-            for index, (neuron, total) in enumerate(
-                zip(found, counting.run([f"count:{n.name}" for n in found], feeds), strict=True)
-            ):
+            for index, (neuron, total) in enumerate(zip(found, counting.run(names, feeds), strict=True)):
                 spikes = total[:count] / neuron.unit
                 totals[index] += float(spikes.sum(dtype=np.float64))
                 units[index] += spikes.size
@@ -107,34 +116,36 @@ def evaluate(
         top1=None if samples.labels is None else correct / len(samples),
         seconds=seconds,
         layers=[
-            LayerRate(n.name, n.levels, n.steps_out, float(total / max(size, 1)))
-            for n, total, size in zip(found, totals, units, strict=True)
+            LayerRate(n.name, n.levels, n.steps_out, size // len(samples), float(total / max(size, 1)))
+            for n, total, size in zip(found, totals, units.tolist(), strict=True)
         ],
     )
 
 
 def _classes(name: str, output: Array, labels: Array, data: str | Path) -> Array:
-    """The class of every labelled sample: the largest of its values, or the one integer that the network gives."""
-    single = output.ndim > 0 and output.size == len(output)
-    if output.ndim == 0 or len(output) < len(labels) or (output.dtype.kind != "f" and not single):
+    """The class of every labelled sample."""
+    given = answers(output)
+    if given is None or len(given) < len(labels):
         raise CompileError(
             f"the output '{name}' is {output.dtype} {list(output.shape)}: that is no class for every sample",
             file=data,
             hint="Leave the labels 'y' out of the data.",
         )
-    scores = output[: len(labels)].reshape(len(labels), -1)
-    if output.dtype.kind != "f":
-        return scores[:, 0]
-    wrong = labels[(labels < 0) | (labels >= scores.shape[1])]
-    if wrong.size:
-        raise CompileError(f"'y' holds the label {wrong[0]}, but the network has {scores.shape[1]} classes", file=data)
-    return np.asarray(scores.argmax(1))
+    found = scores(output)
+    if found is not None:
+        wrong = labels[(labels < 0) | (labels >= found.shape[1])]
+        if wrong.size:
+            message = f"'y' holds the label {wrong[0]}, but the network has {found.shape[1]} classes"
+            raise CompileError(message, file=data)
+    return given[: len(labels)]
 
 
-def _with_counts(model: Model) -> tuple[Model, list[Neuron]]:
-    """The model with the sum of every neuron's train as an output; a source network's QCFS are recognised first."""
-    found = analysed_neurons(model)
+def _with_counts(model: Model) -> tuple[list[Neuron], list[str]]:
+    """Make the sum of every neuron's train an output of the model; the neurons, and these outputs' names. A source
+    network's QCFS are recognised first."""
+    found, names = analysed_neurons(model), []
     for neuron in found:
         total = add_sum(model, neuron.node.outputs[0], neuron.steps_out, f"count:{neuron.name}")
         model.interface_outputs.append(declare(total))
-    return model, found
+        names.append(total.name)
+    return found, names

@@ -7,23 +7,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from pascalc import pipeline
-from pascalc.graph import Model, is_ours
-from pascalc.linear import is_layer, macs, product_macs
+from pascalc.graph import Model
+from pascalc.labels import distinct, is_compiled
+from pascalc.layers import count_macs, threshold_range
 from pascalc.modelfile import load
-from pascalc.neurons import analysed_neurons, is_spiking, neurons
-from pascalc.ops import DOMAIN, QCFS
+from pascalc.neurons import analysed_neurons, neurons
 from pascalc.passes import UNROLLED
-from pascalc.timing import Analog, Const, Declined, Spikes, TimeType, Train, decide, own_output
 
 
 @dataclass(frozen=True)
 class NeuronInfo:
-    """A layer of neurons: ``theta`` is a number, or ``[smallest, largest]`` over the channels; L where it was folded
-    into the weights. ``fan_in`` is the number of products that a neuron's input sums, None where layers are mixed."""
+    """A layer of neurons: ``theta`` is a number, or ``[smallest, largest]`` where channels differ; L where it was
+    folded into the weights. ``fan_in`` is the number of products that a neuron's input sums, None where layers are
+    mixed."""
 
     name: str
     theta: float | list[float]
@@ -37,15 +36,16 @@ class NeuronInfo:
 class Inspection:
     """A network's interface, neurons, what does not spike, and its multiply-accumulates for one sample.
 
-    ``spiking_macs`` are those of ``macs`` whose input is a train: accumulates for spikes, where the train is one.
+    ``spiking_macs`` are those of ``macs`` whose input is a train of spikes, not of sums or averages of spikes. Both are
+    None where the shapes of a layer are not known.
     """
 
     inputs: list[str]
     outputs: list[str]
     neurons: list[NeuronInfo]
     not_spiking: list[str]
-    macs: int
-    spiking_macs: int
+    macs: int | None
+    spiking_macs: int | None
     metadata: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -57,10 +57,10 @@ def inspect(path: str | Path) -> Inspection:
     """Inspect an ONNX file; a source network is shown as it would be compiled.
 
     Raises:
-        CompileError: the file cannot be read, or cannot be compiled.
+        CompileError: the file cannot be read, or cannot be compiled, or two layers of neurons have one label.
     """
-    model = load(path)
-    if is_spiking(model) or "pascalc.version" in model.metadata:
+    model = distinct(load(path))
+    if is_compiled(model):
         analysed_neurons(model)
         return inspect_model(model)
     as_trained = {n.name: n.threshold for n in analysed_neurons(load(path))}
@@ -73,7 +73,7 @@ def inspect_model(model: Model, thresholds: dict[str, Any] | None = None) -> Ins
     found = [
         NeuronInfo(
             name=n.name,
-            theta=_theta((thresholds or {}).get(n.name, n.threshold)),
+            theta=threshold_range((thresholds or {}).get(n.name, n.threshold)),
             levels=n.levels,
             steps_in=n.steps_in,
             steps_out=n.steps_out,
@@ -81,43 +81,17 @@ def inspect_model(model: Model, thresholds: dict[str, Any] | None = None) -> Ins
         )
         for n in neurons(model)
     ]
-    counts = [(macs(node) if is_layer(node) else product_macs(node)) or 0 for node in model.graph.nodes]
-    spiking = _fed_by_trains(model)
+    counted = count_macs(model)
     noted = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "unroll-time"]
     return Inspection(
         inputs=[_describe(v) for v in model.interface_inputs],
         outputs=[_describe(v) for v in model.interface_outputs],
         neurons=found,
         not_spiking=noted or _recorded(model),
-        macs=sum(counts),
-        spiking_macs=sum(n for n, node in zip(counts, model.graph.nodes, strict=True) if id(node) in spiking),
+        macs=None if counted is None else counted.total,
+        spiking_macs=None if counted is None else counted.on_spikes,
         metadata={k: v for k, v in model.metadata.items() if k.startswith("pascalc.")},
     )
-
-
-def _fed_by_trains(model: Model) -> set[int]:
-    """The nodes (by identity) that work on trains; the counts of a collapsed network and the levels of a source stand
-    for trains. In an unrolled network sums over time are explicit, elsewhere the rules say what would be summed."""
-    unrolled = is_spiking(model)
-    types: dict[int, TimeType] = {id(t): Analog() for t in model.graph.inputs}
-    found: set[int] = set()
-    for node in model.graph.nodes:
-        given = tuple(types.get(id(t), Const()) for t in node.inputs)
-        if is_ours(node, QCFS.name):
-            output: TimeType = Spikes(node.attrs["levels"], height=1.0)
-        elif node.domain == DOMAIN:
-            output = own_output(node, given[0])
-        else:
-            output = next((t for t in given if isinstance(t, Train)), Analog())
-            if not unrolled:
-                try:
-                    output = decide(node, given).output
-                except Declined:
-                    output = Analog()
-            if isinstance(output, Train):
-                found.add(id(node))
-        types.update((id(t), output) for t in node.outputs)
-    return found
 
 
 def _recorded(model: Model) -> list[str]:
@@ -127,11 +101,6 @@ def _recorded(model: Model) -> list[str]:
     except ValueError:
         return []
     return [str(line) for line in lines] if isinstance(lines, list) else []
-
-
-def _theta(values: Any) -> float | list[float]:
-    array = np.asarray(values)
-    return float(array.reshape(-1)[0]) if array.size == 1 else [float(array.min()), float(array.max())]
 
 
 def _describe(value: onnx.ValueInfoProto) -> str:

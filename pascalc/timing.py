@@ -18,7 +18,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
-from pascalc.graph import Array, has_tensor, is_constant
+from pascalc.graph import BATCH, Array, Model, captured, has_tensor, is_constant, is_ours
 from pascalc.linear import is_batched
 
 
@@ -162,6 +162,51 @@ def _spikes(node: gs.Node) -> Spikes:
     return Spikes(node.attrs["steps_out"], height)
 
 
+def time_types(model: Model) -> dict[int, TimeType]:
+    """What every computed tensor and input of a network means over time, by identity; what is missing is constant.
+
+    In an unrolled network sums over time are explicit. The activations of a source, and the counts of a collapsed
+    network, are taken as the trains that they stand for, and what cannot work on trains as analog.
+
+    Args:
+        model: a network with explicit neurons and shapes. In an unrolled one, the first axes of trains are named.
+    """
+    unrolled = any(is_ours(node, *ops.OPERATORS) and node.op != ops.QCFS.name for node in model.graph.nodes)
+    types: dict[int, TimeType] = {id(t): Analog() for t in model.graph.inputs}
+    for node in model.graph.nodes:
+        given = tuple(types.get(id(t), Const()) for t in node.inputs)
+        output: TimeType
+        if is_ours(node, ops.QCFS.name):
+            output = Analog() if unrolled else Spikes(node.attrs["levels"], height=1.0)
+        elif node.domain == ops.DOMAIN:
+            output = own_output(node, given[0])
+        elif captured(node):
+            output = Analog()
+        else:
+            output = _followed(node, given, unrolled)
+        if unrolled and isinstance(output, Train):
+            _name_first_axis(node, output.steps)
+        types.update((id(t), output) for t in node.outputs)
+    return types
+
+
+def _followed(node: gs.Node, given: Types, unrolled: bool) -> TimeType:
+    """What a standard operator makes of its inputs."""
+    steps = max((t.steps for t in given if isinstance(t, Train)), default=0)
+    if unrolled and steps:  # shape inference knows of no time, so it does not see that the batch is in this axis
+        _name_first_axis(node, steps)
+    try:
+        return decide(node, given).output
+    except Declined:
+        return Current(steps) if unrolled and steps else Analog()
+
+
+def _name_first_axis(node: gs.Node, steps: int) -> None:
+    for tensor in node.outputs:
+        if tensor.shape and not isinstance(tensor.shape[0], int):
+            tensor.shape = [f"{steps}*{BATCH}", *tensor.shape[1:]]
+
+
 def own_steps_in(node: gs.Node) -> int:
     """The steps that an operator of the domain ``ai.pascalc`` declares for its input X."""
     if node.op == ops.ACCUMULATE.name:
@@ -222,18 +267,23 @@ def _matmul(node: gs.Node, types: Types) -> Decision:
     return Decision(types, Current(types[train].steps))
 
 
-@_rule("linear", "zero padding included", "AveragePool", "GlobalAveragePool")
+@_rule("linear", "zero padding included; of one value each, it keeps spikes", "AveragePool", "GlobalAveragePool")
 def _average(node: gs.Node, types: Types) -> Decision:
-    return Decision(types, Current(_data_and_constants(types).steps))
+    data = _data_and_constants(types)
+    positions = list(node.inputs[0].shape or ())[2:] if node.op == "GlobalAveragePool" else node.attrs["kernel_shape"]
+    single = bool(positions) and all(size == 1 for size in positions)
+    return Decision(types, data if single else Current(data.steps))
 
 
-@_rule("linear", "over axes other than the batch", "ReduceMean", "ReduceSum")
+@_rule("linear", "over axes other than the batch; over axes of size 1 it keeps spikes", "ReduceMean", "ReduceSum")
 def _reduce(node: gs.Node, types: Types) -> Decision:
     data = _data_and_constants(types)
     axes = axes_of(node, 1)
     if (not axes and not node.attrs.get("noop_with_empty_axes", 0)) or 0 in axes:
         raise Declined("it reduces over the batch")
-    return Decision(types, Current(data.steps))
+    sizes = [(node.inputs[0].shape or ())[axis] for axis in axes] if node.inputs[0].shape else [None]
+    # over axes of size 1, or over none, values only move
+    return Decision(types, _moved(node, data) if all(size == 1 for size in sizes) else Current(data.steps))
 
 
 @_rule("linear", "by a constant", "Mul", "Div")
@@ -306,6 +356,8 @@ def _max_pool(node: gs.Node, types: Types) -> Decision:
 
 @_rule("join", "trains of unequal T are aligned to the larger by zero steps; Analog/T, Const/T", "Add", "Sub", "Sum")
 def _join(node: gs.Node, types: Types) -> Decision:
+    if len(types) == 1:
+        return Decision(types, types[0])  # Sum of one tensor
     steps = max(t.steps for t in types)
     reference = next(i for i, t in enumerate(types) if isinstance(t, Train) and t.steps == steps)
     wanted: list[TimeType] = []

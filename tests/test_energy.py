@@ -23,6 +23,7 @@ from pascalc.energy import (
     effective_steps_paper,
     energy_full,
     energy_paper,
+    mean_spike_rate,
     neuron_operations,
     neurons_per_accumulate,
     normalised_steps_paper,
@@ -152,6 +153,7 @@ def test_the_papers_energy_by_hand() -> None:
         operations="unit",
         ann=(2700 + 45000 + 500) * 9.0,
         analog=2700 * 9.0,
+        currents=0.0,
         synapses=45500 * 1.0 * 2.0,  # the mean rate of the two spiking layers
         neurons=0.0,
         scaling=0.0,
@@ -167,6 +169,7 @@ def test_the_full_energy_by_hand() -> None:
         operations="unit",
         ann=48200 * 9.0,
         analog=2700 * 9.0,
+        currents=0.0,
         synapses=(45000 * 1.5 + 500 * 0.5) * 2.0,
         neurons=(100 * (2 * (1 + 3) + 4) + 50 * (2 * (4 + 3) + 2)) * 2.0,
         scaling=(50 * 4 + 10 * 2) * 7.0,
@@ -174,6 +177,37 @@ def test_the_full_energy_by_hand() -> None:
     assert energy.snn == energy.analog + energy.synapses + energy.neurons + energy.scaling
     folded = energy_full([FIRST, replace(SECOND, folded=True), replace(LAST, folded=True)], COST)
     assert folded == replace(energy, scaling=0.0)
+
+
+def test_sums_and_averages_of_spikes_cost_a_mac_for_each_entry() -> None:
+    averaged = replace(SECOND, graded=True, spike_rate=3.5)
+    for estimate in (energy_paper, energy_full):
+        energy = estimate([FIRST, averaged, LAST], COST)
+        assert energy.currents == 45000 * 3.5 * 9.0
+        assert energy.synapses == 500 * 0.5 * 2.0  # b is the last layer's rate alone
+        alone = estimate([averaged], COST)
+        assert alone.snn >= alone.currents == energy.currents
+    assert energy_full([averaged], COST).scaling == 0
+    assert mean_spike_rate([FIRST, averaged, LAST]) == 0.5
+    assert mean_spike_rate([FIRST, averaged]) is None
+
+
+def test_b_counts_layers_alike_and_leaves_out_what_has_no_synapse() -> None:
+    alone = replace(LAST, macs=0, spike_rate=2.0)
+    assert mean_spike_rate([FIRST, SECOND, LAST, alone]) == 1.0
+
+
+def test_a_layer_may_read_fewer_or_more_steps_than_its_neurons_get() -> None:
+    """A shortcut's train is aligned to the branch's; a sum over time reaches its neurons in one step."""
+    shortcut = replace(SECOND, steps_in=8, steps_read=4)
+    assert energy_full([shortcut], COST).scaling == 50 * 4 * 7.0
+    assert replace(SECOND, steps_in=1, steps_read=4, spike_rate=3.0).spike_rate == 3.0
+
+
+def test_nothing_spent_has_no_ratio() -> None:
+    silent = replace(LAST, spike_rate=0.0)
+    assert energy_paper([silent], COST).ratio is None
+    assert energy_paper([FIRST], COST).ratio == 1
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------
@@ -208,8 +242,6 @@ def test_estimates_need_layers_and_rates() -> None:
         effective_steps_paper([SECOND], spike_rate=0.0)
     with pytest.raises(CompileError, match="must not be negative"):
         energy_paper([SECOND], FP32, spike_rate=-1.0)
-    with pytest.raises(CompileError, match="no layer has spiking input"):
-        energy_paper([FIRST], FP32)
 
 
 # --- the benchmark's tables --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from onnx import TensorProto, helper
 
 from pascalc import pipeline
 from pascalc.energy import ASSUMED_SPIKE_RATE, Layer
+from pascalc.layers import layer_nodes
 from pascalc.modelfile import load
 from pascalc.ops import DOMAIN, DOMAIN_VERSION
 from pascalc.passes import ANALYSIS
-from pascalc.reporter.layers import layer_nodes
 
 _ZEROS = "zeros.data"
 
@@ -143,4 +144,5 @@ def analyse(model: onnx.ModelProto) -> list[Layer]:
         file.write_bytes(model.SerializeToString())
         network = load(file)
         pipeline.run(network, ANALYSIS)
-        return [node.energy_layer(ASSUMED_SPIKE_RATE) for node in layer_nodes(network)]
+        # steps follow from the levels that a table gives the layers
+        return [replace(x.energy_layer(ASSUMED_SPIKE_RATE), steps_read=None) for x in layer_nodes(network)]

@@ -23,7 +23,6 @@ def column(source: Path, compiled: Path) -> tuple[list[str], bool]:
     roots = sum(layer.root_mismatches for layer in check.layers)
     beyond = sum(layer.roots_beyond_bound for layer in check.layers)
     steps = [layer.steps_out for layer in check.layers]
-    rate = sum(layer.spike_rate for layer in snn.layers) / len(snn.layers)
     figures = [
         f"{ann.top1:.2%}",
         f"{snn.top1:.2%}",
@@ -32,7 +31,7 @@ def column(source: Path, compiled: Path) -> tuple[list[str], bool]:
         f"{roots} of {neurons:,}",
         f"{beyond}",
         f"{len(steps)} layers: " + (f"{steps[0]} each" if len(set(steps)) == 1 else ",".join(map(str, steps))),
-        f"{rate:.2f} spikes a neuron and image",
+        f"{snn.spike_rate:.2f} spikes a neuron and image",
         f"{ann.seconds / ann.samples * 1e3:.2f} ms",
         f"{snn.seconds / snn.samples * 1e3:.2f} ms",
         "proved equal" if check.equivalent else f"NOT EQUAL: {check.first_difference}",

@@ -107,11 +107,13 @@ def eval_command(model: Path, data: Path, limit: int | None, batch: int, kernels
 
     with progress_bar("evaluating") as progress:
         result = evaluate(model, data, limit=limit, batch=batch, kernels=kernels, progress=progress)
-    rows = [(x.name, x.levels, x.steps_out, f"{x.spike_rate:.3f}") for x in result.layers]
+    rows = [(x.name, x.levels, x.steps_out, x.neurons, f"{x.spike_rate:.3f}") for x in result.layers]
     accuracy = "no labels" if result.top1 is None else f"accuracy {result.top1:.2%}"
     text = f"{result.samples} samples: {accuracy}, {result.seconds / result.samples * 1e3:.2f} ms a sample"
     if rows:
-        text = table(["layer", "L", "steps", "spikes a neuron"], rows) + "\n\n" + text
+        text = table(["layer", "L", "steps", "neurons", "spikes a neuron"], rows) + "\n\n" + text
+    if result.spike_rate is not None:
+        text += f", {result.spike_rate:.3f} spikes a neuron (all spikes over all neurons)"
     show(text, result.to_json(), json_file)
 
 
@@ -131,7 +133,7 @@ def inspect_command(model: Path, json_file: str | None) -> None:
         table(["neuron", "theta", "L", "steps in", "steps out", "fan-in"], rows),
         "",
         f"inputs: {', '.join(result.inputs)}; outputs: {', '.join(result.outputs)}",
-        macs(result),
+        macs(result.macs, result.spiking_macs),
         *(f"not spiking: {line}" for line in result.not_spiking),
     ]
     show("\n".join(lines), result.to_json(), json_file)

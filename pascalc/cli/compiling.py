@@ -105,7 +105,7 @@ def compile_command(
     lines = [
         f"{result.source} -> {result.output}",
         f"{len(found)} layers of {neuron} neurons, {schedule}; levels {_span([n.levels for n in found])}, "
-        f"{macs(result.network)}",
+        f"{macs(result.network.macs, result.network.spiking_macs)}",
     ]
     values = result.to_json()
     if planned is not None:
@@ -267,7 +267,10 @@ def _plan_report(
 
 
 def _effect(source: Effect, effect: Effect, calib: Path) -> str:
-    text = f"On the {effect.samples} samples of {calib.name}: {effect.agreement:.2%} classified as by the source"
+    text = f"On the {effect.samples} samples of {calib.name}: "
+    if effect.agreement is None:
+        return f"{text}the output is no classification, so what changes is not known"
+    text += f"{effect.agreement:.2%} classified as by the source"
     if source.accuracy is None or effect.accuracy is None:
         return text
     return f"{text}; accuracy {source.accuracy:.2%} -> {effect.accuracy:.2%}"

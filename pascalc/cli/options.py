@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
+
+from pascalc.errors import CompileError
 
 FILE = click.Path(path_type=Path)
 
@@ -24,12 +27,13 @@ def _numbers(text: str) -> list[int]:
 
 def _share(text: str) -> float:
     """A share, written in percent."""
+    from pascalc.planning.sensitivity import check_budget
+
     try:
-        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else -1.0
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < 1:
-        raise click.BadParameter(f"'{text}' is not a percentage from 0% to below 100%, such as 0.5%")
+        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else math.nan
+        check_budget(share)
+    except (ValueError, CompileError):
+        raise click.BadParameter(f"'{text}' is not a percentage from 0% to below 100%, such as 0.5%") from None
     return share
 
 

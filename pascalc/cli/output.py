@@ -7,14 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pascalc.files import write_atomically
-
-if TYPE_CHECKING:
-    from pascalc.inspector import Inspection
 
 
 def show(text: str, values: dict[str, Any], json_file: str | None) -> None:
@@ -42,6 +39,9 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
         yield update
 
 
-def macs(network: Inspection) -> str:
-    share = f", {network.spiking_macs / network.macs:.0%} of them on trains of spikes" if network.macs else ""
-    return f"{network.macs / 1e6:.1f} M multiply-accumulates a sample{share}"
+def macs(total: int | None, on_spikes: int | None) -> str:
+    """The multiply-accumulates of a sample and what share of them is on spikes, as words."""
+    if total is None or on_spikes is None:
+        return "multiply-accumulates not known: a size other than the batch is free"
+    share = f", {on_spikes / total:.0%} of them on trains of spikes" if total else ""
+    return f"{total / 1e6:.1f} M multiply-accumulates a sample{share}"

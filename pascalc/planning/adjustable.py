@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pascalc import pipeline
+from pascalc.answers import agreeing, answers, scores
 from pascalc.errors import CompileError
-from pascalc.graph import Array, sweep
+from pascalc.graph import Array, Model, sweep
 from pascalc.modelfile import load, to_bytes
-from pascalc.neurons import neurons
+from pascalc.neurons import Neuron, neurons
 from pascalc.passes import ANALYSIS
 from pascalc.planning.explicit import make_adjustable
 from pascalc.planning.streaming import SampleStream
@@ -54,16 +55,18 @@ class Effect:
 
     Attributes:
         samples: how many were compared.
-        agreement: the share of samples that are classified as by the source, in [0, 1].
+        agreement: the share of samples that are classified as by the source, in [0, 1]; None where the output is no
+            classification (`pascalc.answers`).
         divergence: the mean Kullback-Leibler divergence of the class probabilities from the source's, in nats, at the
             factor on the logits that makes it least, which no classification depends on; a smooth measure where
-            agreement counts single samples. 1 - agreement where the output is a class.
-        accuracy: the share of samples that get their label; None without labels.
+            agreement counts single samples. 1 - agreement where the output is a class; None where it is neither.
+        accuracy: the share of samples that get their label; None without labels, and where the output is not one class
+            a sample.
     """
 
     samples: int
-    agreement: float
-    divergence: float
+    agreement: float | None
+    divergence: float | None
     accuracy: float | None
 
 
@@ -74,6 +77,7 @@ class AdjustableNetwork:
         source: the ONNX file of a network with QCFS activations.
 
     Attributes:
+        output: the name of the first output, which is looked at.
         labels: the activations' labels, in the network's order.
         levels: L of each in the source, by label.
         thresholds: theta of each in the source, by label.
@@ -87,9 +91,7 @@ class AdjustableNetwork:
         model = load(source)
         self.output = model.interface_outputs[0].name
         pipeline.run(model, ANALYSIS)
-        layers = neurons(model)
-        if not layers:
-            raise CompileError("this network has no QCFS activation", file=source)
+        layers = planned_neurons(model)
         self.labels = [layer.name for layer in layers]
         self.levels = {layer.name: layer.levels for layer in layers}
         self.thresholds = {layer.name: layer.threshold for layer in layers}
@@ -158,9 +160,9 @@ def effects(
     for feeds, part in samples.batches(batch):
         count = part.stop - part.start
         labels = None if samples.labels is None else samples.labels[part]
-        reference = network.run(feeds, Setting())[:count]
+        reference = network.run(feeds, Setting())
         for total, setting in zip(totals, settings, strict=True):
-            total.add(reference, network.run(feeds, setting)[:count], labels)
+            total.add(count, reference, network.run(feeds, setting), labels)
         if progress is not None:
             progress(part.stop, len(samples))
     return [total.effect() for total in totals]
@@ -169,32 +171,46 @@ def effects(
 @dataclass
 class _Total:
     samples: int = 0
-    agreeing: int = 0
+    agreeing: int | None = 0
     divergence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(_FACTORS)))
     correct: int | None = 0
 
-    def add(self, reference: Array, output: Array, labels: Array | None) -> None:
-        expected, given = classes(reference), classes(output)
-        agreeing = (expected == given).reshape(len(given), -1).all(1)
-        self.samples += len(given)
-        self.agreeing += int(agreeing.sum())
-        smooth = reference.dtype.kind == "f" and reference.ndim > 1
-        self.divergence += _divergence(reference, output) if smooth else np.count_nonzero(~agreeing)
-        if labels is None or given.shape != labels.shape:
+    def add(self, count: int, reference: Array, output: Array, labels: Array | None) -> None:
+        self.samples += count
+        reference, output = (x[:count] if x.ndim else x for x in (reference, output))
+        same = agreeing(reference, output)
+        if same is None or self.agreeing is None:
+            self.agreeing = self.correct = None
+            return
+        self.agreeing += int(same.sum())
+        expected, given = scores(reference), scores(output)
+        if expected is None or given is None:
+            self.divergence += np.count_nonzero(~same)
+        else:
+            self.divergence += _divergence(expected, given)
+        named = answers(output)
+        if labels is None or named is None:
             self.correct = None
         elif self.correct is not None:
-            self.correct += int(np.count_nonzero(given == labels))
+            self.correct += int(np.count_nonzero(named == labels))
 
     def effect(self) -> Effect:
         accuracy = None if self.correct is None else self.correct / self.samples
-        divergence = float(self.divergence.min()) / self.samples
-        return Effect(self.samples, self.agreeing / self.samples, divergence, accuracy)
+        if self.agreeing is None:
+            return Effect(self.samples, None, None, accuracy)
+        return Effect(self.samples, self.agreeing / self.samples, float(self.divergence.min()) / self.samples, accuracy)
 
 
-def classes(output: Array) -> Array:
-    """The classification that an output stands for: the largest entry along axis 1, or the values of an integer
-    output."""
-    return np.asarray(output.argmax(1) if output.ndim > 1 and output.dtype.kind == "f" else output)
+def planned_neurons(model: Model) -> list[Neuron]:
+    """The activations of a network with explicit QCFS activations.
+
+    Raises:
+        CompileError: there are none.
+    """
+    found = neurons(model)
+    if not found:
+        raise CompileError("this network has no QCFS activation to plan levels for", file=model.file)
+    return found
 
 
 def _divergence(reference: Array, output: Array) -> npt.NDArray[np.float64]:

@@ -18,10 +18,10 @@ import numpy.typing as npt
 from pascalc import pipeline
 from pascalc.al.histograms import Histograms
 from pascalc.al.metrics import Histogram
-from pascalc.errors import CompileError
 from pascalc.modelfile import load, to_bytes
-from pascalc.neurons import Neuron, neurons
+from pascalc.neurons import Neuron
 from pascalc.passes import ANALYSIS
+from pascalc.planning.adjustable import planned_neurons
 from pascalc.planning.explicit import expose_counts
 from pascalc.planning.streaming import SampleStream, open_samples
 from pascalc.runtime import InferenceSession
@@ -53,9 +53,7 @@ def measure(
     model = load(source)
     samples = open_samples(calibration, model)
     pipeline.run(model, ANALYSIS)
-    layers = neurons(model)
-    if not layers:
-        raise CompileError("this network has no QCFS activation to count the levels of", file=source)
+    layers = planned_neurons(model)
     names = expose_counts(model)
     return _count(InferenceSession(to_bytes(model)), layers, names, samples, batch, progress)
 

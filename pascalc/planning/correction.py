@@ -133,7 +133,9 @@ def fit(
             progress(done, len(network.labels))
     found["none"] = plain
     measured = effects(network, held_out, list(found.values()), batch=batch)
-    best = min(zip(measured, found, strict=True), key=lambda pair: pair[0].divergence)[1]
+    if any(effect.divergence is None for effect in measured):
+        return Correction(plain, "none")
+    best = min(zip(measured, found, strict=True), key=lambda pair: pair[0].divergence or 0.0)[1]
     return Correction(found[best], best)
 
 

@@ -12,15 +12,15 @@ from pascalc.al import histograms
 from pascalc.al.histograms import Histograms
 from pascalc.al.plan import LayerPlan, Plan, make_plan
 from pascalc.errors import CompileError
+from pascalc.graph import Model
 from pascalc.modelfile import load
-from pascalc.neurons import neurons
 from pascalc.passes import ANALYSIS
 from pascalc.planning import bn_statistics, correction
-from pascalc.planning.adjustable import AdjustableNetwork, Effect, Setting, effects
+from pascalc.planning.adjustable import AdjustableNetwork, Effect, Setting, effects, planned_neurons
 from pascalc.planning.calibrate import measure
 from pascalc.planning.correction import Correction
-from pascalc.planning.sensitivity import Search
-from pascalc.planning.steps import Steps, effective_steps, fed_layers
+from pascalc.planning.sensitivity import Search, check_budget, check_steps
+from pascalc.planning.steps import Steps, effective_steps
 from pascalc.planning.streaming import open_samples
 
 Progress = Callable[[int, int], None]
@@ -116,10 +116,7 @@ def level_histograms(
         counted = measure(source, calibration, batch=batch, progress=progress)
         return counted, f"measured on {Path(calibration).name}"
     model = load(source)
-    pipeline.run(model, ANALYSIS)
-    levels = {neuron.name: neuron.levels for neuron in neurons(model)}
-    if not levels:
-        raise CompileError("this network has no QCFS activation to plan levels for", file=source)
+    levels = _levels(model)
     if shards:
         read = histograms.merge([histograms.read(shard) for shard in shards])
         what = f"{len(shards)} histogram file{'s' if len(shards) > 1 else ''}"
@@ -138,6 +135,12 @@ def level_histograms(
     return bn_statistics.estimate(model), "BatchNormalization parameters in the file (no data)"
 
 
+def _levels(model: Model) -> dict[str, int]:
+    """L of every activation of a source network, by label, in the network's order; its activations become explicit."""
+    pipeline.run(model, ANALYSIS)
+    return {neuron.name: neuron.levels for neuron in planned_neurons(model)}
+
+
 def describe(source: str | Path, plan: Plan, counted: Histograms | None, statistics: str) -> Planned:
     """A plan with the effective time steps of the network before and after it.
 
@@ -149,12 +152,9 @@ def describe(source: str | Path, plan: Plan, counted: Histograms | None, statist
         statistics: where ``counted`` comes from.
 
     Raises:
-        CompileError: the file cannot be read.
+        CompileError: the file cannot be read, or not be compiled at the plan's levels.
     """
-    model = load(source)
-    pipeline.run(model, ANALYSIS)
-    layers = fed_layers(model)
-    before = {layer.name: layer.levels for layer in layers}
+    before = _levels(load(source))
     after = before | {layer.name: layer.levels for layer in plan.layers if layer.name in before}
     if counted is None:
         recorded = {layer.name: layer.histogram for layer in plan.layers if layer.histogram is not None}
@@ -163,8 +163,8 @@ def describe(source: str | Path, plan: Plan, counted: Histograms | None, statist
         plan=plan,
         source_levels=before,
         statistics=statistics,
-        before=effective_steps(layers, before, counted),
-        after=effective_steps(layers, after, counted),
+        before=effective_steps(source, before, counted),
+        after=effective_steps(source, after, counted),
     )
 
 
@@ -188,8 +188,10 @@ def plan_by_budget(
         progress: called with (samples done, samples in all), for one pass after the other.
 
     Raises:
-        CompileError: a file cannot be read or does not fit the network.
+        CompileError: a file cannot be read or does not fit the network; the budget is outside [0, 1); the network
+            does not classify.
     """
+    check_budget(budget)
     search = Search(source, calibration, batch=batch, progress=progress)
     chosen = search.within(budget, correct=correct)
     statistics = (
@@ -217,8 +219,10 @@ def plan_by_steps(
         progress: called with (samples done, samples in all).
 
     Raises:
-        CompileError: a file cannot be read or does not fit the network; even one level in every layer takes more steps.
+        CompileError: a file cannot be read or does not fit the network; the steps are no positive number, or even one
+            level in every layer takes more; the network does not classify.
     """
+    check_steps(steps)
     search = Search(source, calibration, batch=batch, progress=progress)
     statistics = f"sensitivities measured on {len(search.searched)} samples of {Path(calibration).name}"
     return describe(source, _as_plan(search.at_most(steps)), None, statistics)

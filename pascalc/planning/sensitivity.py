@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from pascalc import energy, pipeline
+from pascalc import energy
 from pascalc.errors import CompileError
 from pascalc.modelfile import load
-from pascalc.passes import ANALYSIS
 from pascalc.planning import correction
 from pascalc.planning.adjustable import AdjustableNetwork, Effect, Setting, effects
-from pascalc.planning.steps import fed_layers
+from pascalc.planning.steps import fed_layers, paper_steps
 from pascalc.planning.streaming import open_samples
 
 Progress = Callable[[int, int], None]
@@ -59,7 +58,7 @@ class Candidate:
     @property
     def agreement(self) -> float:
         """The lower of both agreements with the source."""
-        return min(self.searched.agreement, self.held_out.agreement)
+        return min(x.agreement or 0.0 for x in (self.searched, self.held_out))
 
 
 class Search:
@@ -73,10 +72,12 @@ class Search:
 
     Attributes:
         network: the network.
+        layers: its layers of neurons, by their labels.
         divergence: for every layer, the divergence that each candidate level causes by itself.
 
     Raises:
-        CompileError: a file cannot be read or does not fit the network, or there are fewer than 2 samples.
+        CompileError: a file cannot be read or does not fit the network, there are fewer than 2 samples, or the output
+            is no classification, so that there is nothing to keep.
     """
 
     def __init__(
@@ -85,9 +86,10 @@ class Search:
         model = load(source)
         self.samples = open_samples(calibration, model)
         self.searched, self.held_out = self.samples.halves(MOST_SAMPLES)
-        pipeline.run(model, ANALYSIS)
-        self.source, self.layers, self.batch, self.progress = Path(source), fed_layers(model), batch, progress
+        self.source, self.batch, self.progress = Path(source), batch, progress
         self.network = AdjustableNetwork(source)
+        fed = [(x.neuron, x.energy_layer(energy.ASSUMED_SPIKE_RATE)) for x in fed_layers(source, {})]
+        self.layers = [replace(layer, name=neuron.name) for neuron, layer in fed if neuron is not None]
         self.divergence = self._measure_alone()
 
     def _measure_alone(self) -> dict[str, dict[int, float]]:
@@ -96,19 +98,30 @@ class Search:
         found: dict[str, dict[int, float]] = {layer.name: {layer.levels: 0.0} for layer in self.layers}
         measured = effects(self.network, self.searched, settings, batch=self.batch, progress=self.progress)
         for (name, level), effect in zip(changes, measured, strict=True):
-            found[name][level] = effect.divergence
+            found[name][level] = self._required(effect.divergence)
         return found
+
+    def _required(self, figure: float | None) -> float:
+        """A figure that only classifications have."""
+        if figure is None:
+            raise CompileError(
+                f"its output '{self.network.output}' is no classification, so its sensitivity cannot be measured",
+                file=self.source,
+                hint="Plan by the metric (--al-clusters N), or give levels in a plan (--plan PLAN.json).",
+            )
+        return figure
 
     def steps(self, levels: Mapping[str, int]) -> float:
         """T_eff by the paper's estimator."""
-        return energy.effective_steps_paper([layer.at(levels) for layer in self.layers]).mean
+        return paper_steps(self.layers, levels)
 
     def at_most(self, steps: float) -> Levels:
         """The plan of least total divergence with T_eff of at most ``steps`` by the paper's estimator.
 
         Raises:
-            CompileError: even one level in every layer takes more.
+            CompileError: even one level in every layer takes more, or ``steps`` is no positive number.
         """
+        check_steps(steps)
         return self._plans([steps])[0]
 
     @cached_property
@@ -127,7 +140,11 @@ class Search:
         Args:
             budget: in [0, 1). The source keeps to any, so there is always a plan.
             correct: measure plans with their corrections; found by bisection below the plan without.
+
+        Raises:
+            CompileError: the budget is outside [0, 1).
         """
+        check_budget(budget)
         high = next(i for i, x in enumerate(self.frontier) if x.agreement >= 1 - budget)
         chosen, low = self.frontier[high], 0
         while correct and low < high:
@@ -163,7 +180,7 @@ class Search:
             levels = sorted(self.divergence[layer.name])
             totals = np.full((len(levels), _UNITS + 1), np.inf)
             for row, level in enumerate(levels):
-                cost = min(math.ceil(layer.paper_steps(level) / unit), _UNITS + 1)
+                cost = min(math.ceil(paper_steps([layer], {layer.name: level}) / unit), _UNITS + 1)
                 totals[row, cost:] = best[: _UNITS + 1 - cost] + self.divergence[layer.name][level]
             rows = totals.argmin(0)
             best = np.asarray(totals.min(0))
@@ -180,9 +197,32 @@ class Search:
             plan = {}
             for layer, chosen in reversed(choices):
                 plan[layer.name] = chosen[units]
-                units -= math.ceil(layer.paper_steps(chosen[units]) / unit)
+                units -= math.ceil(paper_steps([layer], {layer.name: chosen[units]}) / unit)
             plans.append({name: plan[name] for name in self.network.labels})
         return plans
+
+
+def check_budget(budget: float) -> None:
+    """Refuse a budget that is no share of the classifications.
+
+    Raises:
+        CompileError: it is outside [0, 1).
+    """
+    if not 0 <= budget < 1:
+        raise CompileError(
+            f"a budget is the share of classifications that may change, in 0..1 without 1; got {budget:g}",
+            hint="One percent is 0.01 in Python, and 1% on the command line.",
+        )
+
+
+def check_steps(steps: float) -> None:
+    """Refuse what is no number of time steps.
+
+    Raises:
+        CompileError: it is not positive and finite.
+    """
+    if not 0 < steps < math.inf:
+        raise CompileError(f"effective time steps must be a positive number; got {steps:g}")
 
 
 def candidate_levels(levels: int) -> list[int]:

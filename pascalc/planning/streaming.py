@@ -20,10 +20,12 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 import onnx
 
-from pascalc.data import HINT, LABELS, array_for, checked, checked_labels
+from pascalc.data import HINT, LABELS, array_for, check_batch, checked, checked_labels
 from pascalc.errors import CompileError
 from pascalc.graph import Array, Model
 
+#: Bytes that are read at once of what is left out.
+_CHUNK = 2**18
 _BROKEN = (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError)
 
 
@@ -82,36 +84,59 @@ class SampleStream:
 
         A network of a fixed batch gets batches of that size; the last one is filled up with its last sample.
 
+        Memory does not depend on how many samples are left out in between.
+
         Raises:
-            CompileError: the file is damaged, or a batch holds values that are not finite.
+            CompileError: ``size`` is below 1, the file is damaged, or a batch holds values that are not finite.
         """
+        check_batch(size)
         size = self.fixed_batch or size
         with ExitStack() as stack:
-            file = stack.enter_context(zipfile.ZipFile(self.path))
-            members = []
-            for value, key in self.keys:
-                member = stack.enter_context(file.open(f"{key}.npy"))
-                members.append((value, key, member, *_header(member)))
+            try:
+                file = stack.enter_context(zipfile.ZipFile(self.path))
+                members = []
+                for value, key in self.keys:
+                    member = stack.enter_context(file.open(f"{key}.npy"))
+                    members.append((value, key, member, *_header(member)))
+            except (*_BROKEN, KeyError) as error:
+                raise CompileError("the data has changed since it was opened", file=self.path) from error
             for start in range(0, len(self), size):
                 part = slice(start, min(start + size, len(self)))
-                read = min(part.stop * self.step, self.stored) - start * self.step
                 feeds = {}
                 for value, key, member, shape, dtype in members:
-                    samples = checked(self._read(member, (read, *shape[1:]), dtype), key, value, self.path)
-                    batch = samples[self.offset :: self.step]
+                    batch = checked(self._read(member, part, shape[1:], dtype), key, value, self.path)
                     missing = size - len(batch) if self.fixed_batch else 0
                     feeds[value.name] = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)])
                 yield feeds, part
 
-    def _read(self, member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
-        wanted = prod(shape) * dtype.itemsize
+    def _read(
+        self, member: IO[bytes], part: slice, shape: tuple[int, ...], dtype: np.dtype[np.generic]
+    ) -> npt.NDArray[np.generic]:
+        """The samples of one batch. The file is read on from where the batch before ended, and to its end behind the
+        last, where its check sum is compared."""
+        size = prod(shape) * dtype.itemsize
+        batch = bytearray()
+        if not part.start:
+            self._skip(member, self.offset * size)
+        run = 1 if self.step > 1 else part.stop - part.start  # neighbouring samples are read at once
+        for number in range(part.start, part.stop, run):
+            batch += self._bytes(member, run * size)
+            here = self.offset + (number + run - 1) * self.step
+            self._skip(member, (min(here + self.step, self.stored) - here - 1) * size)
+        return np.frombuffer(batch, dtype).reshape(part.stop - part.start, *shape)
+
+    def _skip(self, member: IO[bytes], size: int) -> None:
+        for start in range(0, size, _CHUNK):
+            self._bytes(member, min(_CHUNK, size - start))
+
+    def _bytes(self, member: IO[bytes], wanted: int) -> bytes:
         try:
             data = member.read(wanted)
         except _BROKEN as error:
             raise CompileError("the data is damaged", file=self.path, hint="Write it again.") from error
         if len(data) < wanted:
             raise CompileError("the data is truncated", file=self.path, hint="Write it again.")
-        return np.frombuffer(data, dtype).reshape(shape)
+        return data
 
 
 def open_samples(path: str | Path, model: Model) -> SampleStream:

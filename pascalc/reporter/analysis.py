@@ -25,16 +25,19 @@ from pascalc.energy import (
     effective_steps_paper,
     energy_full,
     energy_paper,
+    mean_spike_rate,
     neuron_operations,
     neurons_per_accumulate,
     normalised_steps_paper,
 )
 from pascalc.errors import CompileError
 from pascalc.graph import Model
+from pascalc.labels import distinct
+from pascalc.layers import LayerNode, Macs, layer_nodes, threshold_range
 from pascalc.modelfile import load
 from pascalc.neurons import analysed_neurons, is_spiking
 from pascalc.passes import UNROLLED
-from pascalc.reporter.layers import LayerNode, layer_nodes
+from pascalc.rates import network_spike_rate
 from pascalc.reporter.measure import Measurement, measure
 
 FORMATS = (FP32, INT8)
@@ -54,6 +57,8 @@ class LayerReport:
         theta: their threshold, a number, or the smallest and largest over the channels; L where it was folded into the
             weights; None without neurons.
         reads: "analog", "spikes", or "currents" (sums or averages of spikes).
+        steps_read: the steps of the train that the layer itself reads; 1 if analog. Its neurons may get a longer train
+            (it was aligned to that of another branch), or one sum.
         folded: whether the spikes that it reads have height 1.
         fan_in: inputs of one output.
         macs: multiply-accumulates of the source ANN.
@@ -61,9 +66,11 @@ class LayerReport:
         stage_operations: of all its neurons in the three stages of PASCAL's Algorithm 1: a membrane update and a
             counter update in each of T steps; the same in each of max(T, L) - 1 steps without input; a membrane update
             for each of L steps of emission. The sum is 5L - 2 a neuron for T = L.
-        spike_rate_assumed: spikes of one of its inputs over all steps, as PASCAL assumes them; None if analog.
+        spike_rate_assumed: spikes of one of its inputs over all steps (of currents, entries that are not zero), as
+            PASCAL assumes them; None if analog.
         spike_rate_measured: the same on the data; None if analog or without data.
-        accumulates_assumed: additions of weights, MACs times the rate; None if analog.
+        accumulates_assumed: MACs times the rate: additions of weights for spikes, multiply-accumulates for currents;
+            None if analog.
         accumulates_measured: the same at the measured rate.
         r_assumed: r' = 1/(fan-in * SpikeRate) (PASCAL, section 4.2), with the assumed rate for analog inputs too.
         r_measured: the same at the measured rate; None if analog, without data, or where nothing spiked.
@@ -82,6 +89,7 @@ class LayerReport:
     steps_out: int | None
     theta: float | list[float] | None
     reads: str
+    steps_read: int
     folded: bool
     fan_in: int
     macs: int
@@ -111,13 +119,15 @@ class Report:
     Attributes:
         path: the file.
         samples: the number of samples measured; 0 without data.
+        macs: multiply-accumulates of the source ANN for one sample, and those of them that read trains of spikes.
+        spike_rate: all spikes over all neurons, for one sample (`pascalc.rates.network_spike_rate`); None without data.
         layers: all linear layers, in the order of the graph.
         uniform_levels: the L of T_norm: the most levels that any layer has, or had before it was given a plan.
         normalised_steps: T_norm, the paper's estimate with that L in every layer.
         paper_steps: T_eff, the paper's estimate, at a spike rate of 0.75.
         full_steps: T_eff with the steps that arrive and the measured spike rates (0.75 without data).
-        mean_spike_rate: b of the paper's energy formula, the mean over the layers that read spikes: measured, or 0.75
-            without data.
+        mean_spike_rate: b of the paper's energy formula (`pascalc.rates.mean_input_rate`): measured, or 0.75 without
+            data; None where no linear layer reads spikes.
         paper_energy: in FP32 and INT8, by the paper's formula.
         full_energy: in FP32 and INT8, with neuron operations and scaling, at the measured rates (0.75 without data).
         plan: how its levels came about: metrics, clusters, histograms. None where that is not known.
@@ -126,12 +136,14 @@ class Report:
 
     path: Path
     samples: int
+    macs: Macs
+    spike_rate: float | None
     layers: list[LayerReport]
     uniform_levels: int
     normalised_steps: EffectiveSteps
     paper_steps: EffectiveSteps
     full_steps: EffectiveSteps
-    mean_spike_rate: float
+    mean_spike_rate: float | None
     paper_energy: tuple[Energy, ...]
     full_energy: tuple[Energy, ...]
     plan: Plan | None
@@ -142,6 +154,10 @@ class Report:
         return {
             "model": str(self.path),
             "samples": self.samples,
+            "macs": self.macs.total,
+            "spiking_macs": self.macs.on_spikes,
+            "spiking_share": self.macs.share,
+            "spike_rate": self.spike_rate,
             "assumed_spike_rate": ASSUMED_SPIKE_RATE,
             "layers": [asdict(layer) for layer in self.layers],
             "effective_steps": {
@@ -158,8 +174,10 @@ class Report:
         }
 
 
-def _energy_json(energy: Energy) -> dict[str, float]:
-    parts = {key: getattr(energy, key) for key in ("ann", "snn", "analog", "synapses", "neurons", "scaling")}
+def _energy_json(energy: Energy) -> dict[str, float | None]:
+    parts = {
+        key: getattr(energy, key) for key in ("ann", "snn", "analog", "currents", "synapses", "neurons", "scaling")
+    }
     return {**parts, "ratio": energy.ratio}
 
 
@@ -186,10 +204,11 @@ def report(
 
     Raises:
         CompileError: a file cannot be read, the plan is that of another network, the data does not fit the network,
-            no layer of the network spikes, or something in it is of unknown size.
+            no layer of the network spikes, two layers of neurons have one label, or something in the network is of
+            unknown size.
     """
     path = Path(path)
-    model = load(path)
+    model = distinct(load(path))
     if is_spiking(model):
         analysed_neurons(model)
     else:
@@ -235,27 +254,23 @@ def _report(path: Path, nodes: Sequence[LayerNode], measured: Measurement | None
     own = [layer for layer in actual if layer.neurons]
     known = [row.histogram.levels for row in plan.layers if row.histogram is not None] if plan is not None else []
     uniform = max(*(layer.levels for layer in own), *known) if known else max(layer.levels for layer in own)
-    rates = [a.spike_rate for n, a in zip(nodes, actual, strict=True) if a.spike_rate is not None and _is_spiking(n)]
-    mean = sum(rates) / len(rates) if rates else 0.0
+    layers = [_layer(n, a, m, measured) for n, a, m in zip(nodes, assumed, actual, strict=True)]
     return Report(
         path=path,
         samples=0 if measured is None else measured.samples,
-        layers=[_layer(n, a, m, measured) for n, a, m in zip(nodes, assumed, actual, strict=True)],
+        macs=Macs.of([(layer.macs, layer.reads) for layer in layers]),
+        spike_rate=network_spike_rate((x.output_rate, x.neurons) for x in layers if x.output_rate is not None),
+        layers=layers,
         uniform_levels=uniform,
         normalised_steps=normalised_steps_paper(own, uniform),
         paper_steps=effective_steps_paper(own),
         full_steps=effective_steps_full(own),
-        mean_spike_rate=mean,
-        paper_energy=tuple(energy_paper(actual, cost, mean) for cost in FORMATS),
+        mean_spike_rate=mean_spike_rate(actual),
+        paper_energy=tuple(energy_paper(actual, cost) for cost in FORMATS),
         full_energy=tuple(energy_full(actual, cost) for cost in FORMATS),
         plan=plan,
         trains={} if measured is None else measured.trains,
     )
-
-
-def _is_spiking(node: LayerNode) -> bool:
-    """Whether the layer counts in the mean spike rate: the entries of averaged trains are no single spikes."""
-    return node.reads.kind == "spikes" and node.node is not None
 
 
 def _layer(node: LayerNode, assumed: Layer, actual: Layer, measured: Measurement | None) -> LayerReport:
@@ -269,8 +284,9 @@ def _layer(node: LayerNode, assumed: Layer, actual: Layer, measured: Measurement
         levels=node.levels,
         steps_in=node.steps_in,
         steps_out=None if neuron is None else neuron.steps_out,
-        theta=None if neuron is None else _theta(neuron.threshold),
+        theta=None if neuron is None else threshold_range(neuron.threshold),
         reads=node.reads.kind,
+        steps_read=node.reads.steps,
         folded=node.reads.folded,
         fan_in=node.fan_in,
         macs=node.macs,
@@ -296,8 +312,3 @@ def _stages(node: LayerNode) -> tuple[int, int, int]:
     stages = (2 * node.steps_in, 2 * silent, node.levels)
     assert sum(stages) == neuron_operations(node.levels, node.steps_in)
     return (stages[0] * node.neurons, stages[1] * node.neurons, stages[2] * node.neurons)
-
-
-def _theta(threshold: NDArray[Any]) -> float | list[float]:
-    low, high = float(threshold.min()), float(threshold.max())
-    return low if low == high else [low, high]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import onnx
@@ -11,9 +11,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from pascalc.data import Data
-from pascalc.graph import Model
+from pascalc.graph import Array, Model
+from pascalc.layers import LayerNode
 from pascalc.modelfile import to_bytes
-from pascalc.reporter.layers import LayerNode
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
 from pascalc.runtime.kernels import Events
@@ -47,7 +47,7 @@ def measure(
     Args:
         model: an unrolled network; outputs are added to it.
         layers: its layers.
-        data: inputs. A network of a fixed batch leaves an incomplete last batch out, unless it is the only one.
+        data: inputs. What fills up the last batch of a network of a fixed batch is not counted.
         batch: samples a run.
         progress: called with (samples done, samples in all).
 
@@ -55,28 +55,27 @@ def measure(
         CompileError: the data does not fit the network.
     """
     read = {layer.source.name: layer for layer in layers if layer.spiking}
-    for name, layer in read.items():
-        _count_entries(model, layer.source, name)
-    session = InferenceSession(to_bytes(model), kernels="numpy", staged=True)
-    wanted = [f"{kind}:{name}" for name in read for kind in ("active", "size")]
-    totals = np.zeros((len(read), 2), np.int64)
-    samples, first = 0, None
+    wanted = [output for layer in read.values() for output in _count_entries(model, layer.source)]
+    counter = _Counter(InferenceSession(to_bytes(model), kernels="numpy", staged=True), wanted)
+    totals, events, first = np.zeros((len(read), 2), np.int64), dict[str, Events](), None
     for feeds, part in data.batches(batch):
-        if data.fixed_batch and samples and part.stop - part.start < data.fixed_batch:
-            break
         first = feeds if first is None else first
-        # A network whose layers all read analog values still has neurons with events.
-        found = session.run(wanted or None, feeds)
-        totals += np.array(found[: len(wanted)], np.int64).reshape(-1, 2) if wanted else 0
-        samples += len(next(iter(feeds.values())))
+        found, happened = counter.run(feeds)
+        missing = (data.fixed_batch or 0) - (part.stop - part.start)
+        if missing > 0:  # what fills the batch up is its last sample, again and again
+            size = data.fixed_batch or 1
+            again, filled = counter.run({name: np.repeat(a[-1:], size, 0) for name, a in feeds.items()})
+            found = found - again * missing // size
+            happened = {label: _less(events, filled[label], missing, size) for label, events in happened.items()}
+        totals += found
+        events = {label: events.get(label, Events()) + more for label, more in happened.items()}
         if progress is not None:
             progress(part.stop, len(data))
-    events = session.events
     assert first is not None  # data is never empty
     count = data.fixed_batch or 1
-    trains = session.trace({name: array[:count] for name, array in first.items()})
+    trains = counter.session.trace({name: array[:count] for name, array in first.items()})
     return Measurement(
-        samples=samples,
+        samples=len(data),
         rates={
             name: float(active * layer.reads.steps / max(size, 1))
             for (name, layer), (active, size) in zip(read.items(), totals.tolist(), strict=True)
@@ -86,17 +85,41 @@ def measure(
     )
 
 
-def _count_entries(model: Model, tensor: gs.Tensor, name: str) -> None:
-    """Make the number of the tensor's entries, and of those that are not zero, outputs of the network."""
-    nonzero = gs.Variable(model.unique_name(f"nonzero:{name}"), np.bool_, None)
+class _Counter:
+    """Runs a network batch by batch, for the counts that it gives and the events in its neurons."""
+
+    def __init__(self, session: InferenceSession, wanted: Sequence[str]) -> None:
+        self.session, self.wanted = session, wanted
+        self._before: dict[str, Events] = {}
+
+    def run(self, feeds: Mapping[str, Array]) -> tuple[NDArray[np.int64], dict[str, Events]]:
+        """For each layer how many entries are not zero, and how many there are, ``[layers, 2]``; and this run's events
+        by neuron label."""
+        # A network whose layers all read analog values still has neurons with events.
+        found = self.session.run(self.wanted or None, feeds)[: len(self.wanted)]
+        events, before = self.session.events, self._before
+        self._before = events
+        happened = {label: _less(total, before.get(label, Events())) for label, total in events.items()}
+        return np.array(found, np.int64).reshape(-1, 2), happened
+
+
+def _less(events: Events, others: Events, share: int = 1, of: int = 1) -> Events:
+    """Events without a share of others."""
+    return Events(*(a - b * share // of for a, b in zip(astuple(events), astuple(others), strict=True)))
+
+
+def _count_entries(model: Model, tensor: gs.Tensor) -> tuple[str, str]:
+    """Make the number of the tensor's entries that are not zero, and of all, outputs of the network; their names."""
+    nonzero = gs.Variable(model.unique_name(f"nonzero:{tensor.name}"), np.bool_, None)
     _append(model, "Cast", tensor, nonzero, to=int(onnx.TensorProto.BOOL))
-    ones = gs.Variable(model.unique_name(f"ones:{name}"), np.int64, None)
+    ones = gs.Variable(model.unique_name(f"ones:{tensor.name}"), np.int64, None)
     _append(model, "Cast", nonzero, ones, to=int(onnx.TensorProto.INT64))
-    active = gs.Variable(f"active:{name}", np.int64, [])
+    active = gs.Variable(model.unique_name(f"active:{tensor.name}"), np.int64, [])
     _append(model, "ReduceSum", ones, active, keepdims=0)
-    size = gs.Variable(f"size:{name}", np.int64, [])
+    size = gs.Variable(model.unique_name(f"size:{tensor.name}"), np.int64, [])
     _append(model, "Size", tensor, size)
     model.interface_outputs += [declare(active), declare(size)]
+    return active.name, size.name
 
 
 def _append(model: Model, operator: str, source: gs.Tensor, out: gs.Tensor, **attributes: int) -> None:

@@ -48,16 +48,20 @@ def html(report: Report) -> str:
 
 def _cards(report: Report) -> str:
     own = [layer for layer in report.layers if layer.neurons]
-    macs = sum(layer.macs for layer in report.layers)
     rates = f"measured, {report.samples} samples" if report.samples else f"assumed, {ASSUMED_SPIKE_RATE}"
     cards = [
         ("layers of neurons", str(len(own)), f"{sum(layer.neurons for layer in own):,} neurons"),
-        ("MACs of the ANN", f"{macs / 1e6:.1f} M", "a sample"),
+        (
+            "MACs of the ANN",
+            f"{report.macs.total / 1e6:.1f} M",
+            f"a sample; {plain.number(report.macs.share, '.1%')} on spikes",
+        ),
+        *([] if report.spike_rate is None else [("spikes a neuron", f"{report.spike_rate:.3f}", plain.SPIKE_RATE)]),
         ("T_norm", f"{report.normalised_steps.mean:.2f}", f"paper's estimate, L = {report.uniform_levels} everywhere"),
         ("T_eff", f"{report.paper_steps.mean:.2f}", f"paper's estimate, spike rate {ASSUMED_SPIKE_RATE}"),
         ("T_eff, full", f"{report.full_steps.mean:.2f}", f"spike rates {rates}"),
         *(
-            (f"E_ANN / E_SNN, {kind}", f"{energy.ratio:.2f}", f"FP32; spike rates {rates}")
+            (f"E_ANN / E_SNN, {kind}", plain.number(energy.ratio, ".2f"), f"FP32; spike rates {rates}")
             for kind, energy in (("paper", report.paper_energy[0]), ("full", report.full_energy[0]))
         ),
     ]
@@ -180,7 +184,13 @@ def _measured_sections(report: Report) -> list[str]:
     ]
 
 
-_PARTS = (("analog", "analog layers"), ("synapses", "synapses"), ("neurons", "neurons"), ("scaling", "scaling"))
+_PARTS = (
+    ("analog", "layers that read analog input"),
+    ("currents", "layers that read currents"),
+    ("synapses", "synapses that read spikes"),
+    ("neurons", "neurons"),
+    ("scaling", "scaling"),
+)
 
 
 def _energy(report: Report) -> str:

@@ -15,8 +15,9 @@ def text(report: Report) -> str:
     """The whole report; every column holds the figures of one estimator only."""
     parts = [
         table(STRUCTURE, [structure(layer) for layer in report.layers]),
-        "Operations of a sample: accumulates of the layer at the assumed and at the measured spike rate; operations of "
-        "its neurons\nby stage (1: with input, 2: without, 3: emission)",
+        "Operations of a sample: accumulates of the layer at the assumed and at the measured spike rate, which are\n"
+        "multiply-accumulates where it reads currents; operations of its neurons by stage (1: with input, 2: without, "
+        "3: emission)",
         table(ACTIVITY, [activity(layer) for layer in report.layers]),
         "r' = 1/(fan-in * spike rate), neuron to synapse; r_E, cost of a PASC layer over that of an IF layer",
         table(RATIOS, [ratios(layer) for layer in report.layers if layer.neurons]),
@@ -86,10 +87,17 @@ def ratios(layer: LayerReport) -> Sequence[str]:
     )
 
 
+SPIKE_RATE = "all spikes over all neurons, for one sample"
+
+
 def summary(report: Report) -> list[str]:
-    """The effective time steps, one line an estimate."""
+    """The network as a whole: its operations and spikes, and the effective time steps, one line an estimate."""
     rates = f"measured on {report.samples} samples" if report.samples else f"assumed, {ASSUMED_SPIKE_RATE}"
+    share = "" if report.macs.share is None else f", {report.macs.share:.1%} of them on trains of spikes"
+    spikes = [] if report.spike_rate is None else [f"{report.spike_rate:.3f} spikes a neuron: {SPIKE_RATE}, {rates}"]
     return [
+        f"{report.macs.total:,} multiply-accumulates of the ANN{share}",
+        *spikes,
         f"T_norm {report.normalised_steps.mean:.2f}: the paper's estimate, L = {report.uniform_levels} in every layer",
         f"T_eff  {report.paper_steps.mean:.2f}: the paper's estimate, spike rate {ASSUMED_SPIKE_RATE} everywhere",
         f"T_eff  {report.full_steps.mean:.2f}: the full estimate, with the steps that arrive; spike rates {rates}",
@@ -114,7 +122,8 @@ def energy_rows(report: Report) -> list[list[str]]:
     parts = (
         ("source ANN", "ann"),
         ("SNN: layers with analog input", "analog"),
-        ("SNN: synapses", "synapses"),
+        ("SNN: layers that read currents", "currents"),
+        ("SNN: synapses that read spikes", "synapses"),
         ("SNN: neurons", "neurons"),
         ("SNN: scaling by thresholds", "scaling"),
         ("SNN", "snn"),
@@ -124,17 +133,18 @@ def energy_rows(report: Report) -> list[list[str]]:
         [label, *(MISSING if (e.estimator, part) in left_out else f"{getattr(e, part) / 1e6:.4g}" for e in columns)]
         for label, part in parts
     ]
-    return [*rows, ["E_ANN / E_SNN", *(f"{e.ratio:.2f}" for e in columns)]]
+    return [*rows, ["E_ANN / E_SNN", *(number(e.ratio, ".2f") for e in columns)]]
 
 
 def notes(report: Report) -> list[str]:
     """What has to be known to read the energies."""
     source = f"measured on {report.samples} samples" if report.samples else "assumed, as in the paper"
     return [
-        f"paper: PASCAL's formula (appendix A.4), with the mean spike rate b = {report.mean_spike_rate:.3f}, {source}; "
-        "it leaves out neurons and scaling",
+        f"paper: PASCAL's formula (appendix A.4), with b = {number(report.mean_spike_rate, '.3f')}, the spikes of one "
+        f"input, averaged over the linear layers that read spikes, {source}; it leaves out neurons and scaling",
         f"full: every layer's own spike rate ({source}), its neurons' operations, and scaling where thresholds are not "
         "folded into weights",
+        "Layers that read currents, sums or averages of spikes, multiply: a MAC for each entry that is not zero",
         "Neither counts memory traffic or the additions that join branches",
     ]
 

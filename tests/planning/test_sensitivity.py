@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import pascalc
+from pascalc.answers import classes
 from pascalc.errors import CompileError
 from pascalc.modelfile import load
-from pascalc.planning.adjustable import AdjustableNetwork, Setting, classes, effects
+from pascalc.planning.adjustable import AdjustableNetwork, Setting, effects
 from pascalc.planning.sensitivity import Search, candidate_levels
 from pascalc.planning.streaming import open_samples
 from pascalc.runtime import InferenceSession

@@ -111,7 +111,11 @@ def test_effective_steps_by_hand(measured: Report) -> None:
 
 def test_energy_by_hand(measured: Report) -> None:
     layers = [
-        Layer(x.name, x.fan_in, x.macs, x.neurons, x.levels, x.steps_in, x.spike_rate_measured, x.folded)
+        Layer(
+            *(x.name, x.fan_in, x.macs, x.neurons, x.levels, x.steps_in, x.spike_rate_measured, x.folded),
+            graded=x.reads == "currents",
+            steps_read=x.steps_read,
+        )
         for x in measured.layers
     ]
     assert measured.full_energy == (energy_full(layers, FP32), energy_full(layers, INT8))
@@ -119,22 +123,28 @@ def test_energy_by_hand(measured: Report) -> None:
     fp32 = measured.full_energy[0]
     assert fp32.analog == pytest.approx(18 * 6 * 144 * 4.6)
     assert fp32.neurons == pytest.approx(0.9 * sum(sum(x.stage_operations) for x in measured.layers))
-    unfolded = [x for x in measured.layers if not x.folded and x.reads != "analog"]
-    assert fp32.scaling == pytest.approx(3.7 * sum(x.macs / x.fan_in * x.steps_in for x in unfolded))
+    unfolded = [x for x in measured.layers if not x.folded and x.reads == "spikes"]
+    assert fp32.scaling == pytest.approx(3.7 * sum(x.macs / x.fan_in * x.steps_read for x in unfolded))
+    # the linear layer behind the AveragePool multiplies, for every entry that is not zero
+    averaged = by_name(measured)["fc1"]
+    assert averaged.spike_rate_measured is not None
+    assert fp32.currents == pytest.approx(averaged.macs * averaged.spike_rate_measured * 4.6)
     # The paper's: one mean rate for all, and neither neurons nor scaling.
     rates = [x.spike_rate_measured for x in measured.layers if x.reads == "spikes"]
     assert measured.mean_spike_rate == pytest.approx(np.mean(rates))  # type: ignore[arg-type]
     paper = measured.paper_energy[0]
-    spiking = sum(x.macs for x in measured.layers if x.reads != "analog")
+    spiking = sum(x.macs for x in measured.layers if x.reads == "spikes")
+    assert (paper.currents, paper.analog) == (fp32.currents, fp32.analog)
     assert paper.synapses == pytest.approx(spiking * measured.mean_spike_rate * 0.9)
     assert (paper.neurons, paper.scaling) == (0, 0)
 
 
 def test_folded_where_all_spikes_have_height_1(folder: Path, measured: Report) -> None:
     heights = {n.name: n.theta == n.levels for n in pascalc.inspect(folder / "net.snn.onnx").neurons}
-    sources = {"conv2": "stem", "conv3": "left", "conv4": "join", "fc1": "deep", "fc2": "hidden"}
+    sources = {"conv2": "stem", "conv3": "left", "conv4": "join", "fc2": "hidden"}
     assert {name: by_name(measured)[name].folded for name in sources} == {n: heights[s] for n, s in sources.items()}
     assert set(heights.values()) == {True, False}
+    assert not by_name(measured)["fc1"].folded  # it reads averages
 
 
 def test_without_data_rates_are_assumed(folder: Path) -> None:
@@ -189,7 +199,7 @@ def test_neurons_that_no_layer_is_left_for_stand_alone(tmp_path: Path) -> None:
     assert found == [
         ("encoder", "encoder", 1, 0, 72, "analog"),
         ("conv", "left", 18, 18 * 72, 72, "spikes"),
-        ("right", "right", 18, 0, 72, "currents"),
+        ("right", "right", 18, 0, 72, "spikes"),  # what its layer reads
         ("sum", "sum", 1, 0, 72, "currents"),
     ]
     operations = sum(neuron_operations(L, T) for L, T in ((4, 1), (2, 4), (4, 4), (4, 4)))
@@ -207,13 +217,15 @@ def test_a_network_that_never_spikes(tmp_path: Path) -> None:
     json.dumps(result.to_json(), allow_nan=False)
 
 
-def test_a_fixed_batch_leaves_the_incomplete_one_out(tmp_path: Path) -> None:
-    model = write(residual_network(batch=4), tmp_path / "a.onnx")
-    np.savez(tmp_path / "d.npz", x=images(SAMPLES))
-    np.savez(tmp_path / "whole.npz", x=images(SAMPLES)[:4])
-    result, whole = report(model, tmp_path / "d.npz"), report(model, tmp_path / "whole.npz")
-    assert result.samples == whole.samples == 4
-    assert result.layers == whole.layers
+@pytest.mark.parametrize("samples", [1, 3, 6, 8])
+def test_what_fills_a_fixed_batch_up_is_not_counted(samples: int, tmp_path: Path) -> None:
+    fixed = write(residual_network(batch=4, grid=True), tmp_path / "a.onnx")
+    free = write(residual_network(grid=True), tmp_path / "b.onnx")
+    np.savez(tmp_path / "d.npz", x=images(samples, grid=True))
+    result, expected = report(fixed, tmp_path / "d.npz"), report(free, tmp_path / "d.npz")
+    assert result.samples == samples
+    assert result.layers == expected.layers
+    assert result.spike_rate == expected.spike_rate
 
 
 def test_metadata_with_histograms_gives_metrics(tmp_path: Path) -> None:

@@ -1,0 +1,295 @@
+"""The linear layers of a network, the trains they read and the neurons they feed: what planning and reports count.
+
+Where several layers feed one neuron (the two branches of a residual block), the neuron's operations belong to the layer
+of the largest fan-in, the later one of equals; the others (the 1x1 shortcut) have no neurons of their own. A neuron
+whose layer has neurons already (two that share a convolution) stands alone, without multiply-accumulates, but reads and
+sums what its layer does. So does a neuron that no layer feeds (it reads the image, or a sum of spikes), with a fan-in
+of 1. Additions that join branches are counted neither in the source network nor here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from pascalc import ops
+from pascalc.energy import Layer
+from pascalc.errors import CompileError
+from pascalc.graph import Model, is_constant, is_ours, producer
+from pascalc.linear import fan_in, is_layer, macs, product_macs
+from pascalc.neurons import Neuron, is_neuron, neurons
+from pascalc.timing import Analog, Const, Spikes, TimeType, Train, time_types
+
+Types = Mapping[int, TimeType]
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a layer reads.
+
+    Attributes:
+        kind: "spikes", each entry of every step nothing or one spike; "currents", a train of other values, as sums,
+            averages and products of spikes are; or "analog".
+        steps: the length of the train; 1 if analog.
+        folded: whether these are spikes of height 1, so that nothing is scaled.
+    """
+
+    kind: str
+    steps: int
+    folded: bool
+
+    @classmethod
+    def of(cls, what: TimeType) -> Reads:
+        """What the time type says."""
+        if isinstance(what, Spikes):
+            return cls("spikes", what.steps, what.height == 1.0)
+        return cls("currents", what.steps, False) if isinstance(what, Train) else cls("analog", 1, False)
+
+
+@dataclass(frozen=True)
+class LayerNode:
+    """One linear layer and the neurons that it feeds.
+
+    Attributes:
+        name: the layer's node name, without its operator; the neuron's where it stands alone.
+        node: the layer; None for a neuron that stands alone.
+        neuron: what the layer feeds; None for a classifier, or a branch that another layer speaks for.
+        neurons: how many neurons that are, for one sample; 0 without.
+        source: the tensor that the layer reads; that of the neuron where no layer feeds it.
+        reads: what that tensor is.
+        sources: labels of the neurons whose trains reach it.
+        fan_in: inputs of one output.
+        macs: multiply-accumulates in the source network, for one sample.
+        levels: L of the neurons fed, whichever layer speaks for them; 1 where no neuron is fed.
+        steps_in: steps of the current that these neurons receive; those of the layer itself where no neuron is fed.
+    """
+
+    name: str
+    node: gs.Node | None
+    neuron: Neuron | None
+    neurons: int
+    source: gs.Tensor
+    reads: Reads
+    sources: tuple[str, ...]
+    fan_in: int
+    macs: int
+    levels: int
+    steps_in: int
+
+    @property
+    def spiking(self) -> bool:
+        """Whether the layer reads a train rather than an analog tensor."""
+        return self.reads.kind != "analog"
+
+    def energy_layer(self, spike_rate: float | None) -> Layer:
+        """What the estimators of energy want to know, at this mean number of spikes an input."""
+        return Layer(
+            name=self.name,
+            fan_in=self.fan_in,
+            macs=self.macs,
+            neurons=self.neurons,
+            levels=self.levels,
+            steps_in=self.steps_in,
+            spike_rate=spike_rate if self.spiking else None,
+            folded=self.reads.folded,
+            graded=self.reads.kind == "currents",
+            steps_read=self.reads.steps,
+        )
+
+
+def layer_nodes(model: Model) -> list[LayerNode]:
+    """The layers of a network, in the order of the graph.
+
+    Args:
+        model: an unrolled network, or one with explicit QCFS activations; with shapes inferred.
+
+    Raises:
+        CompileError: the number of neurons or of multiply-accumulates of a layer is not known.
+    """
+    types = time_types(model)
+    position = {id(node): index for index, node in enumerate(model.graph.nodes)}
+    found = {id(neuron.node): neuron for neuron in neurons(model)}
+    fed: dict[int, Neuron] = {}
+    main: dict[int, Neuron] = {}
+    alone: dict[int, gs.Node | None] = {}
+    for key, neuron in found.items():
+        feeders = _feeders(neuron.node.inputs[0])
+        for layer in feeders:
+            fed.setdefault(id(layer), neuron)
+        largest = max(feeders, key=lambda layer: (_fan_in(layer), position[id(layer)]), default=None)
+        if largest is None or id(largest) in main:
+            alone[key] = largest
+        else:
+            main[id(largest)] = neuron
+    rows = []
+    for node in model.graph.nodes:
+        if _is_product(node):
+            rows.append(_row(model, node, main.get(id(node)), fed.get(id(node)), types))
+        elif id(node) in alone:
+            rows.append(_alone(model, found[id(node)], alone[id(node)], types))
+    return rows
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-accumulates of the source network for one sample, each layer once.
+
+    Attributes:
+        total: of all linear layers, and products of computed tensors.
+        on_spikes: those whose input is a train of spikes; not of sums or averages of spikes, nor analog.
+    """
+
+    total: int
+    on_spikes: int
+
+    @classmethod
+    def of(cls, counts: list[tuple[int, str]]) -> Macs:
+        """From the count of each layer and what it reads (`Reads.kind`)."""
+        return cls(sum(n for n, _ in counts), sum(n for n, kind in counts if kind == "spikes"))
+
+    @property
+    def share(self) -> float | None:
+        """``on_spikes`` of ``total``; None without any."""
+        return self.on_spikes / self.total if self.total else None
+
+
+def count_macs(model: Model) -> Macs | None:
+    """The multiply-accumulates of a network with explicit neurons and shapes; None where shapes are not known."""
+    types = time_types(model)
+    counts = []
+    for node, count in _products(model):
+        if count is None:
+            return None
+        counts.append((count, _reads(node, types).kind))
+    return Macs.of(counts)
+
+
+def threshold_range(threshold: NDArray[Any]) -> float | list[float]:
+    """A threshold as one number, or as the smallest and the largest over the channels."""
+    low, high = float(np.min(threshold)), float(np.max(threshold))
+    return low if low == high else [low, high]
+
+
+def _products(model: Model) -> Iterator[tuple[gs.Node, int | None]]:
+    """All operators that multiply and accumulate, and how often for one sample; None where shapes are not known."""
+    for node in model.graph.nodes:
+        if _is_product(node):
+            yield node, macs(node) if is_layer(node) else product_macs(node)
+
+
+def _is_product(node: gs.Node) -> bool:
+    return is_layer(node) or product_macs(node) != 0
+
+
+def _data(node: gs.Node) -> gs.Tensor:
+    """What the operator reads: the first of its inputs that is computed."""
+    return next(t for t in node.inputs if not is_constant(t))
+
+
+def _reads(node: gs.Node, types: Types) -> Reads:
+    """What the operator reads; where it gives no train, it is computed on the sum over time."""
+    works = isinstance(types.get(id(node.outputs[0])), Train)
+    return Reads.of(types.get(id(_data(node)), Const()) if works else Analog())
+
+
+def _fan_in(node: gs.Node) -> int:
+    """Products that one output sums; of a MatMul without a weight of its own, 1 where that is not known."""
+    if is_layer(node):
+        return fan_in(node)
+    inner = (node.inputs[0].shape or [None])[-1]
+    return inner if isinstance(inner, int) else 1
+
+
+def _feeders(tensor: gs.Tensor) -> list[gs.Node]:
+    """The linear layers whose results reach the tensor without passing another layer or neuron."""
+    found = []
+    seen: set[int] = set()
+    stack = [tensor]
+    while stack:
+        node = producer(stack.pop())
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if _is_product(node):
+            found.append(node)
+        elif not is_neuron(node):
+            stack += [t for t in node.inputs if not is_constant(t) and not t.is_empty()]
+    return found
+
+
+def _sources(tensor: gs.Tensor) -> tuple[str, ...]:
+    """Labels of the neurons whose trains reach the tensor, with no sum over time in between."""
+    labels: dict[str, None] = {}
+    seen: set[int] = set()
+    stack = [tensor]
+    while stack:
+        node = producer(stack.pop())
+        if node is None or id(node) in seen or is_ours(node, ops.ACCUMULATE.name, ops.SPREAD.name):
+            continue
+        seen.add(id(node))
+        if is_neuron(node):
+            labels[node.attrs["label"]] = None
+        else:
+            stack += [t for t in node.inputs if not is_constant(t) and not t.is_empty()]
+    return tuple(labels)
+
+
+def _row(model: Model, node: gs.Node, own: Neuron | None, fed: Neuron | None, types: Types) -> LayerNode:
+    count = macs(node) if is_layer(node) else product_macs(node)
+    if count is None:
+        raise CompileError("the shapes of this layer are not known", file=model.file, node=node.name, hint=_SHAPES)
+    source, reads = _data(node), _reads(node, types)
+    return LayerNode(
+        name=_name(node),
+        node=node,
+        neuron=own,
+        neurons=0 if own is None else _size(model, own),
+        source=source,
+        reads=reads,
+        sources=_sources(source) if reads.kind != "analog" else (),
+        fan_in=_fan_in(node),
+        macs=count,
+        levels=1 if fed is None else fed.levels,
+        steps_in=reads.steps if fed is None else fed.steps_in,
+    )
+
+
+def _alone(model: Model, neuron: Neuron, layer: gs.Node | None, types: Types) -> LayerNode:
+    source = neuron.node.inputs[0] if layer is None else _data(layer)
+    reads = Reads.of(types.get(id(source), Const())) if layer is None else _reads(layer, types)
+    return LayerNode(
+        name=neuron.name,
+        node=None,
+        neuron=neuron,
+        neurons=_size(model, neuron),
+        source=source,
+        reads=reads,
+        sources=_sources(source) if reads.kind != "analog" else (),
+        fan_in=1 if layer is None else _fan_in(layer),
+        macs=0,
+        levels=neuron.levels,
+        steps_in=neuron.steps_in,
+    )
+
+
+_SHAPES = "Export the model with a fixed input size; only the batch may be free."
+
+
+def _size(model: Model, neuron: Neuron) -> int:
+    shape = neuron.node.outputs[0].shape
+    if not shape or not all(isinstance(size, int) for size in shape[1:]):
+        raise CompileError("the number of its neurons is not known", file=model.file, node=neuron.name, hint=_SHAPES)
+    return int(prod(shape[1:]))
+
+
+def _name(node: gs.Node) -> str:
+    """The node's scope; its name, or its result's, where it has none: ``/block1/conv/Conv`` is block1/conv."""
+    name = (node.name or node.outputs[0].name).strip("/")
+    scope, _, last = name.rpartition("/")
+    return str(scope if scope and last.partition("_")[0] == node.op else name)
