@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pascalc import ops, pipeline
+from pascalc.answers import agreeing
 from pascalc.data import Data, load_data
 from pascalc.errors import CompileError
 from pascalc.files import read_bytes
@@ -67,8 +68,8 @@ def verify(
     pipeline.run(known, ANALYSIS)
     result = Verification(data=samples is not None, threads=threads)
     result.problems += [n.reason for n in emitted.notes]
-    _check_interface(known, emitted)
     found = pair(known, emitted, result)
+    _check_interface(known, emitted)
     _say_what_is_trusted(known, emitted, result)
     chance = np.random.default_rng(seed)
     if samples is None:
@@ -352,10 +353,6 @@ class _Run:
 
 
 def _classified_differently(a: Array, b: Array, count: int) -> int:
-    """Samples whose classification differs: the largest entry along axis 1, or the values of an integer output."""
-    if a.shape != b.shape:
-        return count
-    x, y = (v.argmax(1) if v.ndim > 1 and v.dtype.kind == "f" else v for v in (a, b))
-    if not x.ndim:
-        return int(x != y)
-    return int(np.count_nonzero((x != y).reshape(len(x), -1).any(1)[:count]))
+    """Of the first ``count`` samples, those that two outputs classify differently."""
+    same = agreeing(a, b)
+    return 0 if same is None else int(np.count_nonzero(~same[:count]))

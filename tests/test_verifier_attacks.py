@@ -1,0 +1,467 @@
+"""Wrong files that once passed, and right files that once did not: one test a kind, written so that the next of its kind
+is caught too. tests/test_mutations.py breaks networks at random; here somebody means it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import pascalc
+from pascalc.errors import CompileError
+from pascalc.ops import DOMAIN
+from pascalc.verifier.record import Verification
+from tests.small_networks import Array, Builder, images, linear_network, residual_network, rows, write
+from tests.test_mutations import Emitted
+
+Break = Callable[[Emitted], None]
+
+
+class Case:
+    """A source network, compiled, and data for it; verified as it is first, which must succeed."""
+
+    def __init__(self, folder: Path, source: onnx.ModelProto, data: dict[str, Array], **options: Any) -> None:
+        self.folder = folder
+        write(source, folder / "source.onnx")
+        pascalc.compile(folder / "source.onnx", folder / "out.onnx", **options)
+        np.savez(folder / "data.npz", **data)  # type: ignore[arg-type]
+        honest = self.verify()
+        assert honest.equivalent, honest.findings()
+        self.emitted = Emitted(onnx.load(folder / "out.onnx"))
+
+    def verify(self, model: onnx.ModelProto | None = None, *, data: bool = True, **options: Any) -> Verification:
+        path = self.folder / "out.onnx" if model is None else write(model, self.folder / "broken.onnx")
+        file = self.folder / "data.npz" if data else None
+        return pascalc.verify(self.folder / "source.onnx", path, file, threads=1, **options)
+
+    def is_caught(self, first: str | None = None) -> Verification:
+        """The emitted network, as it is now, is found out on data."""
+        result = self.verify(self.emitted.model)
+        assert not result.equivalent
+        assert first is None or result.first_difference == first, result.findings()
+        return result
+
+
+def behind(b: Builder, x: str, channels: int = 12) -> str:
+    return b.gemm(x, "last", (channels, 5))
+
+
+# --- absence is no agreement --------------------------------------------------------------------------------------------
+
+NAMES = ("sum:{}", "current:{}", "fed:{}", "pascalc fed:{}", "abs:{}", "off:{}", "count:{}", "canonical:{}")
+
+
+@pytest.mark.parametrize("pattern", NAMES)
+@pytest.mark.parametrize("what", ["tensor", "node"])
+def test_names_like_those_of_probes(pattern: str, what: str, tmp_path: Path) -> None:
+    """In an honest file they change nothing; in a wrong one they hide nothing."""
+    case = Case(tmp_path, residual_network(), {"x": images(6)})
+    train = case.emitted.node("left/PascIF").output[0]
+    name = pattern.format(train)
+    decoy = helper.make_node(
+        "Neg", [case.emitted.node("left/PascIF").input[0]], [name if what == "tensor" else "decoy"]
+    )
+    decoy.name = name if what == "node" else "decoy"
+    case.emitted.put_behind("left/PascIF", decoy)
+    assert case.verify(case.emitted.model).equivalent
+    case.emitted.edit("conv3", 2, lambda bias: bias + np.float32(0.01))
+    case.is_caught("join")
+
+
+@pytest.mark.parametrize("pattern", NAMES)
+def test_such_names_in_the_source(pattern: str, tmp_path: Path) -> None:
+    """Tensors of the source that are named like probes of its own neuron."""
+    b = Builder(3)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc1", (6, 12)), "act", 4, 1.5)
+    b.nodes[0].output[0] = pattern.format(x)
+    b.nodes[1].input[0] = pattern.format(x)
+    case = Case(tmp_path, b.model({"y": behind(b, x)}), {"x": rows(8)})
+    case.emitted.edit("last", 2, lambda bias: bias + np.float32(0.01))
+    case.is_caught("the outputs")
+
+
+# --- what is computed ---------------------------------------------------------------------------------------------------
+
+
+def preprocessing(b: Builder) -> str:
+    """A normalisation in front of a Tanh: no neuron is near."""
+    x = b.node("Sub", [b.input("x", ["N", 6]), b.constant("mean", np.linspace(-0.5, 0.5, 6))], "normalise")
+    return b.node("Tanh", [x], "tanh")
+
+
+def test_a_normalisation_dropped_before_a_computed_operator(tmp_path: Path) -> None:
+    b = Builder(3)
+    x = b.qcfs(b.gemm(preprocessing(b), "fc1", (6, 12)), "act", 4, 1.5)
+    case = Case(tmp_path, b.model({"y": behind(b, x)}), {"x": rows(8)})
+    case.emitted.node("tanh").input[0] = "x"
+    case.is_caught("tanh")
+
+
+def chain(b: Builder) -> str:
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc1", (6, 12)), "act", 4, 1.5)
+    return behind(b, b.node("Tanh", [b.node("Sigmoid", [x], "sigmoid")], "tanh"))
+
+
+def test_an_operator_between_two_computed_ones(tmp_path: Path) -> None:
+    b = Builder(3)
+    case = Case(tmp_path, b.model({"y": chain(b)}), {"x": rows(8)})
+    case.emitted.insert_behind("sigmoid", helper.make_node("Neg", ["<in>"], ["<out>"]))
+    assert case.is_caught().findings()
+
+
+@pytest.mark.parametrize("skipped", ["sigmoid", "tanh"])
+def test_a_computed_operator_that_is_bypassed(skipped: str, tmp_path: Path) -> None:
+    b = Builder(3)
+    case = Case(tmp_path, b.model({"y": chain(b)}), {"x": rows(8)})
+    node = case.emitted.node(skipped)
+    for user in case.emitted.graph.node:
+        user.input[:] = [node.input[0] if t == node.output[0] else t for t in user.input]
+    assert case.is_caught().findings()
+
+
+def test_two_network_inputs_swapped(tmp_path: Path) -> None:
+    b = Builder(3)
+    left, right = (b.node("Tanh", [b.input(n, ["N", 6])], f"tanh_{n}") for n in ("a", "b"))
+    x = b.node("Sub", [b.gemm(left, "fc_a", (6, 12)), b.gemm(right, "fc_b", (6, 12))], "sub")
+    case = Case(tmp_path, b.model({"y": behind(b, b.qcfs(x, "act", 4, 1.5))}), {"a": rows(8, 1), "b": rows(8, 2)})
+    first, second = case.emitted.node("tanh_a"), case.emitted.node("tanh_b")
+    first.input[0], second.input[0] = second.input[0], first.input[0]
+    case.is_caught("tanh_a")
+
+
+def test_an_attribute_that_is_a_tensor(tmp_path: Path) -> None:
+    b = Builder(3)
+    x = b.input("x", ["N", 6])
+    fill = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.25])
+    more = b.node("ConstantOfShape", [b.node("Shape", [b.node("NonZero", [x], "places")], "shape")], "fill", value=fill)
+    total = b.node("ReduceSum", [more], "total", keepdims=0)
+    x = b.qcfs(b.gemm(b.node("Add", [x, total], "add"), "fc1", (6, 12)), "act", 4, 1.5)
+    case = Case(tmp_path, b.model({"y": behind(b, x)}), {"x": rows(8)})
+    case.emitted.attribute("fill", "value").t.CopyFrom(helper.make_tensor("value", TensorProto.FLOAT, [1], [0.26]))
+    case.is_caught("fill")
+
+
+def branching(threshold: float = 0.0) -> onnx.ModelProto:
+    """A branch taken by the sum of the whole input: its condition is a scalar truth value."""
+    b = Builder(3)
+    x = b.input("x", ["N", 6])
+    condition = b.node(
+        "Greater", [b.node("ReduceSum", [x], "total", keepdims=0), b.constant("t", threshold)], "is_large"
+    )
+    x = b.qcfs(b.gemm(x, "fc1", (6, 12)), "act", 4, 1.5)
+
+    def branch(name: str, op: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, None)
+        return helper.make_graph([helper.make_node(op, [x], [f"{name}_out"], name=f"{name}_{op}")], name, [], [out])
+
+    x = b.node("If", [condition], "choice", then_branch=branch("then", "Identity"), else_branch=branch("else", "Neg"))
+    return b.model({"y": behind(b, x)})
+
+
+def test_a_scalar_truth_value_and_a_branch(tmp_path: Path) -> None:
+    case = Case(tmp_path, branching(), {"x": rows(8)})
+    (body,) = (a.g for a in case.emitted.node("choice").attribute if a.name == "else_branch")
+    body.node[0].op_type = "Abs"
+    case.is_caught("choice")
+
+
+def test_the_condition_of_a_branch(tmp_path: Path) -> None:
+    case = Case(tmp_path, branching(), {"x": rows(8)})
+    case.emitted.edit("is_large", 1, lambda value: value + np.float32(0.5))
+    case.is_caught("is_large")
+
+
+def test_an_operator_of_ours_beside_a_computed_one(tmp_path: Path) -> None:
+    """What gives the computed operator's tensor is an operator of the project's domain."""
+    b = Builder(3)
+    case = Case(tmp_path, b.model({"y": chain(b)}), {"x": rows(8)})
+    node = case.emitted.node("sigmoid")
+    node.op_type, node.domain = "Accumulate", DOMAIN
+    node.attribute.append(helper.make_attribute("steps", 1))
+    case.is_caught("sigmoid")
+
+
+# --- outputs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["unrolled", "collapsed"])
+@pytest.mark.parametrize("reader", ["output", "softmax"])
+def test_an_activation_scaled_with_its_threshold(reader: str, schedule: str, tmp_path: Path) -> None:
+    """Spikes twice as high, the layer behind them halved: right for the neurons, wrong for whoever reads the value."""
+    b = Builder(3)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc1", (6, 12)), "act", 4, 1.5)
+    other = b.node("Softmax", [x], "softmax", axis=1) if reader == "softmax" else x
+    model = b.model({"y": behind(b, x), "seen": other}, None)
+    case = Case(tmp_path, model, {"x": rows(8)}, schedule=schedule)
+    neuron = case.emitted.node("act/PascIF" if schedule == "unrolled" else "act/QCFS")
+    case.emitted.edit(neuron.name, 1, lambda theta: theta * np.float32(2))
+    case.emitted.edit("fc1", 1, lambda weight: weight * np.float32(2))
+    case.emitted.edit("fc1", 2, lambda bias: bias * np.float32(2))
+    case.emitted.edit("last", 1, lambda weight: weight * np.float32(0.5))
+    case.is_caught("the outputs" if reader == "output" else "softmax")
+
+
+TAILS: dict[str, tuple[Callable[[Builder, str], str], int, str]] = {
+    "label + 1": (
+        lambda b, x: b.node(
+            "Add", [b.node("ArgMax", [x], "argmax", axis=1, keepdims=0), b.constant("one", 1, np.int64)], "plus"
+        ),
+        TensorProto.INT64,
+        "plus",
+    ),
+    "truth": (
+        lambda b, x: b.node("Greater", [x, b.constant("limit", 0.125)], "plus"),
+        TensorProto.BOOL,
+        "plus",
+    ),
+    "float16": (
+        lambda b, x: b.node(
+            "Add", [b.node("Cast", [x], "cast", to=TensorProto.FLOAT16), b.constant("c", 1, np.float16)], "plus"
+        ),
+        TensorProto.FLOAT16,
+        "plus",
+    ),
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_outputs_that_are_no_floats(tail: str, tmp_path: Path) -> None:
+    make, kind, node = TAILS[tail]
+    b = Builder(3)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc1", (6, 12)), "act", 4, 1.5)
+    model = b.model({"y": make(b, behind(b, x))}, None, types={"y": kind})
+    case = Case(tmp_path, model, {"x": rows(20)})
+    case.emitted.edit(node, 1, lambda value: np.asarray(value + value.dtype.type(7), value.dtype))
+    case.is_caught()
+
+
+def test_the_real_outputs_are_compared(tmp_path: Path) -> None:
+    """All layers are as they should be; what the file gives is another tensor of the same name elsewhere."""
+    case = Case(tmp_path, linear_network(), {"x": rows(20)})
+    case.emitted.insert_behind(
+        "logits/train/Accumulate",
+        helper.make_node("Neg", ["<in>"], ["turned"]),
+        helper.make_node("Neg", ["turned"], ["<out>"]),
+    )
+    assert case.verify(case.emitted.model).answers_compared == 20
+    case.emitted.graph.node[-2].op_type = "Relu"
+    case.is_caught("the outputs")
+
+
+# --- which axis is the batch --------------------------------------------------------------------------------------------
+
+
+def tokens() -> onnx.ModelProto:
+    """[N, 4, 6] to [N*4, 6] and on: the first axis of its activations is no batch."""
+    b = Builder(3)
+    x = b.node("Reshape", [b.input("x", ["N", 4, 6]), b.constant("flat", [-1, 6], np.int64)], "tokens")
+    x = b.qcfs(b.gemm(x, "fc1", (6, 12)), "act", 4, 1.5)
+    return b.model({"y": behind(b, x)}, None)
+
+
+def test_positions_behind_the_first_samples(tmp_path: Path) -> None:
+    """Every row but the first few is another's."""
+    x = np.random.default_rng(0).normal(0, 1, (5, 4, 6)).astype(np.float32)
+    case = Case(tmp_path, tokens(), {"x": x})
+    order = case.emitted.constant("order", np.array([0, 1, 2, 3, 4, 5, 6, 7, 9, 8, *range(10, 20)]))
+    case.emitted.insert_behind("last", helper.make_node("Gather", ["<in>", order], ["<out>"], axis=0))
+    case.is_caught()
+
+
+def test_an_output_with_the_batch_behind(tmp_path: Path) -> None:
+    b = Builder(3)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc1", (6, 12)), "act", 4, 1.5)
+    y = b.node("Transpose", [behind(b, x)], "turn", perm=[1, 0])
+    case = Case(tmp_path, b.model({"y": y}, None), {"x": rows(3)})
+    case.emitted.edit("last", 2, lambda bias: bias + np.float32([0, 0, 0, 0, 0.1]))
+    case.is_caught()
+
+
+def test_a_file_that_is_right_at_one_batch_size_only(tmp_path: Path) -> None:
+    """With as many samples as the data has it gives the source's answers; with fewer it fails, or gives others."""
+    case = Case(tmp_path, linear_network(), {"x": rows(16)})
+    shape = case.emitted.constant("sixteen", np.array([16, 5]))
+    case.emitted.insert_behind("logits/train/Accumulate", helper.make_node("Reshape", ["<in>", shape], ["<out>"]))
+    result = case.is_caught("the outputs")
+    assert any("cannot be run" in line for line in result.findings())
+
+
+def test_another_network_at_other_batch_sizes(tmp_path: Path) -> None:
+    case = Case(tmp_path, linear_network(), {"x": rows(16)})
+    e = case.emitted
+    sizes = [e.constant("first", np.array([0])), e.constant("sixteen", np.array([16]))]
+    nodes = [
+        helper.make_node("Shape", ["<in>"], ["shape"]),
+        helper.make_node("Gather", ["shape", sizes[0]], ["size"]),
+        helper.make_node("Equal", ["size", sizes[1]], ["is_sixteen"]),
+        helper.make_node("Neg", ["<in>"], ["turned"]),
+        helper.make_node("Where", ["is_sixteen", "<in>", "turned"], ["<out>"]),
+    ]
+    e.insert_behind("logits/train/Accumulate", *nodes)
+    assert case.is_caught("the outputs").batch_sizes == [1, 2, 5]
+
+
+def test_what_was_tried_is_said_and_nothing_else(tmp_path: Path) -> None:
+    case = Case(tmp_path, residual_network(batch=2), {"x": images(3)})
+    result = case.verify()
+    assert (result.batch_sizes, result.probes, result.threads, result.data) == ([2], 2, 1, True)
+    case = Case(tmp_path, linear_network(), {"x": rows(3)})
+    assert case.verify(data=False).data is False
+
+
+# --- tolerances ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_train_of_a_million_steps_widens_no_bound(tmp_path: Path) -> None:
+    case = Case(tmp_path, linear_network(), {"x": rows(16)})
+    steps = helper.make_attribute("steps", 10**6)
+    for name, op in (("wide", "Spread"), ("narrow", "Accumulate")):
+        source, target = ("<in>", "wide") if op == "Spread" else ("wide", "<out>")
+        node = helper.make_node(op, [source], [target], domain=DOMAIN, name=name)
+        node.attribute.append(steps)
+        case.emitted.insert_behind("fc1", node) if op == "Spread" else case.emitted.put_behind("wide", node)
+    case.emitted.node("narrow").output[0] = case.emitted.node("wide").output[0]
+    case.emitted.node("wide").output[0] = "wide"
+    case.emitted.edit("fc1", 2, lambda bias: bias * np.float32(1.01))
+    assert any("1000000 steps" in line for line in case.is_caught().findings())
+
+
+@pytest.mark.parametrize("theta", [5e-38, 1e-44, 1e38])
+def test_a_threshold_that_overflows(theta: float, tmp_path: Path) -> None:
+    """L/theta or theta/L is no number, so that no bound means anything."""
+    case = Case(tmp_path, linear_network(), {"x": rows(16)})
+    case.emitted.edit("act/PascIF", 1, lambda value: np.full_like(value, theta))
+    case.is_caught("act")
+
+
+# --- functions, metadata, files -----------------------------------------------------------------------------------------
+
+
+def test_an_edited_function_body(tmp_path: Path) -> None:
+    case = Case(tmp_path, linear_network(), {"x": rows(16)})
+    (body,) = (f for f in case.emitted.model.functions if f.name == "PascIF")
+    (compare,) = (n for n in body.node if n.op_type == "GreaterOrEqual")
+    compare.op_type = "Greater"
+    assert case.is_caught().problems == ["the file's body of PascIF is not this version's"]
+
+
+def test_levels_are_taken_on_trust_and_said_so(tmp_path: Path) -> None:
+    case = Case(tmp_path, linear_network(), {"x": rows(16)}, schedule="collapsed")
+    assert case.verify().source_recorded is True
+    case.emitted.set("act/QCFS", levels=2)
+    case.is_caught("act")
+    for entry in case.emitted.model.metadata_props:
+        if entry.key == "pascalc.levels":
+            entry.value = json.dumps({"act": 2})
+        if entry.key == "pascalc.source_sha256":
+            entry.value = "0" * 64
+    result = case.verify(case.emitted.model)
+    assert result.requantised == {"act": (4, 2)}
+    assert result.source_recorded is False
+    assert ["act: 4 -> 2" in line for line in result.trusted] == [True]
+
+
+def test_the_saved_ann_is_the_recorded_source(tmp_path: Path) -> None:
+    source = write(linear_network(), tmp_path / "source.onnx")
+    pascalc.compile(source, tmp_path / "out.onnx", levels={"act": 2}, save_ann=tmp_path / "ann.onnx")
+    np.savez(tmp_path / "data.npz", x=rows(8))
+    for file, recorded in ((tmp_path / "ann.onnx", True), (source, True)):
+        assert pascalc.verify(file, tmp_path / "out.onnx", tmp_path / "data.npz").source_recorded is recorded
+    again = pascalc.compile(tmp_path / "ann.onnx", tmp_path / "again.onnx")
+    assert pascalc.verify(tmp_path / "ann.onnx", again.output, tmp_path / "data.npz").source_recorded is True
+    assert pascalc.verify(source, again.output, tmp_path / "data.npz").source_recorded is False
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 1), (2, 1, 12)])
+def test_a_threshold_that_does_not_broadcast(shape: tuple[int, ...], tmp_path: Path) -> None:
+    case = Case(tmp_path, linear_network(), {"x": rows(8)})
+    case.emitted.edit("act/PascIF", 1, lambda value: np.full(shape, value.flat[0], value.dtype))
+    case.is_caught("act")
+
+
+def test_a_neuron_with_an_attribute_of_another_type(tmp_path: Path) -> None:
+    case = Case(tmp_path, linear_network(), {"x": rows(8)})
+    attribute = case.emitted.attribute("act/PascIF", "levels")
+    attribute.CopyFrom(helper.make_attribute("levels", 4.0))
+    with pytest.raises(CompileError, match="attribute levels of a neuron is not of the type int"):
+        case.verify(case.emitted.model)
+
+
+def test_an_activation_of_no_size(tmp_path: Path) -> None:
+    b = Builder(3)
+    x = b.input("x", ["N", 6])
+    none = b.node("Slice", [x, *(b.constant(n, [v], np.int64) for n, v in zip("abc", (0, 0, 1), strict=True))], "none")
+    empty = b.qcfs(none, "empty", 4, 1.5)
+    x = b.qcfs(b.gemm(x, "fc1", (6, 12)), "act", 4, 1.5)
+    y = b.node("Concat", [behind(b, x), empty], "concat", axis=1)
+    Case(tmp_path, b.model({"y": y}), {"x": rows(8)})
+
+
+# --- without data -------------------------------------------------------------------------------------------------------
+
+
+def test_a_fault_that_the_data_does_not_show(tmp_path: Path) -> None:
+    """A weight of a neuron's input that is silent on all data."""
+    b = Builder(3)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc1", (6, 12), shift=-100), "act", 4, 1.5)
+    case = Case(tmp_path, b.model({"y": behind(b, x)}), {"x": rows(30)})
+    levels = pascalc.evaluate(tmp_path / "source.onnx", tmp_path / "data.npz").layers[0].spike_rate
+    assert levels == 0
+    case.emitted.edit("last", 1, lambda weight: weight + np.float32(0.01))
+    case.is_caught("the outputs")
+
+
+def test_a_weight_so_small_that_dense_sums_hide_it(tmp_path: Path) -> None:
+    b = Builder(3)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc1", (6, 200)), "act", 4, 1.5)
+    weight = b.rng.normal(0, 1, (5, 200)).astype(np.float32)
+    weight[:, 7] = 2e-6
+    name = b.constant("last.weight", weight)
+    y = b.node("Gemm", [x, name, b.constant("last.bias", np.zeros(5))], "last", transB=1)
+    case = Case(tmp_path, b.model({"y": y}), {"x": rows(30)})
+
+    def turned(values: Array) -> Array:
+        values[:, 7] *= -10000
+        return values
+
+    case.emitted.edit("last", 1, turned)
+    case.is_caught("the outputs")
+
+
+@pytest.mark.parametrize("node", ["conv1", "conv3", "fc2"])
+def test_faults_are_found_without_data(node: str, tmp_path: Path) -> None:
+    case = Case(tmp_path, residual_network(), {"x": images(4)})
+    assert case.verify(data=False).equivalent
+    case.emitted.edit(node, 1, lambda weight: weight * np.float32(1.001))
+    result = case.verify(case.emitted.model, data=False)
+    assert not result.equivalent
+    assert result.data is False
+
+
+def test_integers_that_are_places_in_a_table(tmp_path: Path) -> None:
+    """Random inputs are such places, too."""
+    b = Builder(3)
+    table = b.random("table", (9, 6), 1)
+    x = b.node("Gather", [table, b.input("x", ["N"], TensorProto.INT64)], "embedding", axis=0)
+    x = b.qcfs(b.gemm(x, "fc1", (6, 12)), "act", 4, 1.5)
+    case = Case(tmp_path, b.model({"y": behind(b, x)}), {"x": np.arange(9)})
+    assert case.verify(data=False).equivalent
+
+
+def test_bytes_and_a_cast(tmp_path: Path) -> None:
+    b = Builder(3)
+    x = b.node("Cast", [b.input("x", ["N", 6], TensorProto.UINT8)], "cast", to=TensorProto.FLOAT)
+    x = b.node("Mul", [x, b.constant("scale", 1 / 255)], "scale")
+    x = b.qcfs(b.gemm(x, "fc1", (6, 12)), "act", 4, 1.5)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 6), np.uint8)
+    case = Case(tmp_path, b.model({"y": behind(b, x)}), {"x": pixels})
+    assert case.verify(data=False).equivalent
+    case.emitted.edit("scale", 1, lambda value: value * np.float32(1.001))
+    case.is_caught("act")
