@@ -27,7 +27,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import cached_property
+from itertools import chain, islice
 from typing import ClassVar
 
 import numpy as np
@@ -114,7 +115,7 @@ class _Match:
 
     BEST_RANK: ClassVar[tuple[bool, bool]] = (False, False)
 
-    @property
+    @cached_property
     def rank(self) -> tuple[bool, bool]:
         """Smaller is better: whether something remains behind the neuron, and whether phi is not 1/2."""
         return (not np.allclose(self.rest, 1, rtol=_TOLERANCE), self.phi != 0.5)
@@ -372,13 +373,15 @@ def _by_rank(before: list[Link], after: list[Link], is_floor: bool) -> Iterator[
     others: list[_Match] = []
     refusals: list[_Refusal] = []
     any_best = False
+    aheads = [_composed([steps for _, steps in reversed(before[: n + 1])]) for n in range(len(before))]
+    behinds = [_composed([steps for _, steps in after[: n + 1]]) for n in range(len(after))]
     for length in range(len(before) + len(after) - 2, -1, -1):
         for behind in range(min(length, len(after) - 1), -1, -1):
             ahead = length - behind
             if ahead >= len(before):
                 continue
             try:
-                match = _solve(before[: ahead + 1], after[: behind + 1], is_floor)
+                match = _solve(before[: ahead + 1], aheads[ahead], after[: behind + 1], behinds[behind], is_floor)
             except _Refusal as error:
                 if isinstance(error, _Broken) and error.surely:
                     raise
@@ -484,16 +487,15 @@ def _number(tensor: gs.Constant) -> Values:
     return values.reshape(()) if values.size == 1 else values
 
 
-def _solve(before: list[Link], after: list[Link], is_floor: bool) -> _Match:
+def _composed(steps: Sequence[Sequence[_Step]]) -> _Bounded:
+    bounded = _Bounded.identity()
+    for step in chain.from_iterable(steps):
+        bounded = bounded.then(step)
+    return bounded
+
+
+def _solve(before: list[Link], ahead: _Bounded, after: list[Link], behind: _Bounded, is_floor: bool) -> _Match:
     """Read the chain cut at these lengths as QCFS."""
-    ahead = _Bounded.identity()
-    for _, steps in reversed(before):
-        for step in steps:
-            ahead = ahead.then(step)
-    behind = _Bounded.identity()
-    for _, steps in after:
-        for step in steps:
-            behind = behind.then(step)
     low = np.maximum(np.floor(ahead.low + _TOLERANCE), (behind.low - behind.shift) / behind.scale)
     # An upper bound before the shift by b reaches the Floor as L + b, one behind the shift as L.
     shifted = np.where(_is_integer(ahead.high), ahead.high, ahead.high - ahead.shift)
