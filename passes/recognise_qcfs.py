@@ -575,6 +575,7 @@ def _is_integer(values: Values) -> NDArray[np.bool_]:
 def _replace(model: Model, rounding: gs.Node, match: _Match, labels: set[str]) -> str:
     """Put a QCFS operator in the place of what was matched; returns its label."""
     target = match.target
+    _check_type(model, rounding, target)
     label = _unique_label(_scope(rounding.name.removesuffix("_QuantizeLinear") or target.name), labels)
     dtype = target.dtype
     threshold = model.constant(f"{label}/threshold", _for_sample(match.threshold, match.source).astype(dtype))
@@ -650,6 +651,17 @@ def _check_explicit(model: Model, node: gs.Node, labels: set[str]) -> None:
         set_input(node, 1, model.constant(node.inputs[1].name, normal))
     node.attrs["phi"] = phi
     node.attrs["label"] = _unique_label(node.attrs.get("label") or _scope(name), labels)
+
+
+def _check_type(model: Model, rounding: gs.Node, tensor: gs.Tensor) -> None:
+    if tensor.dtype is None:
+        raise CompileError(
+            f"an activation has the form of QCFS, but the type of its result '{tensor.name}' is not known: an operator "
+            "before it is known neither to onnx nor to onnxruntime",
+            file=model.file,
+            node=rounding.name or rounding.outputs[0].name,
+            hint="Export with standard operators, or declare the tensor's type in the file (value_info).",
+        )
 
 
 def _check_precision(model: Model, node: gs.Node) -> None:
