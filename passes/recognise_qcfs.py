@@ -578,12 +578,14 @@ def _replace(model: Model, rounding: gs.Node, match: _Match, labels: set[str]) -
     _check_type(model, rounding, target)
     label = _unique_label(_scope(rounding.name.removesuffix("_QuantizeLinear") or target.name), labels)
     dtype = target.dtype
-    threshold = model.constant(f"{label}/threshold", _for_sample(match.threshold, match.source).astype(dtype))
+    with np.errstate(over="ignore"):  # check-thresholds says so
+        threshold = model.constant(f"{label}/threshold", _for_sample(match.threshold, match.source).astype(dtype))
     target.inputs.clear()
     out = target
     if match.rank[0]:
         out = model.variable(f"{label}/levels", target)
-        scale = model.constant(f"{label}/scale", _for_sample(match.rest, match.source).astype(dtype))
+        with np.errstate(over="ignore"):
+            scale = model.constant(f"{label}/scale", _for_sample(match.rest, match.source).astype(dtype))
         model.graph.nodes.append(
             gs.Node("Mul", model.unique_name(f"{label}/Scale"), inputs=[out, scale], outputs=[target])
         )

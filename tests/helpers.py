@@ -87,8 +87,9 @@ def compiled(proto: onnx.ModelProto, passes: Sequence[Pass] = UNROLLED) -> Model
     return model
 
 
-def session(model: onnx.ModelProto | Model | bytes) -> ort.InferenceSession:
-    """A plain onnxruntime session, without any library of the project's."""
+def session(model: onnx.ModelProto | Model | bytes, *, optimised: bool = True) -> ort.InferenceSession:
+    """A plain onnxruntime session, without any library of the project's; with onnxruntime's own options, or one that
+    computes what is written."""
     if isinstance(model, Model):
         model = to_bytes(model)
     elif isinstance(model, onnx.ModelProto):
@@ -96,12 +97,14 @@ def session(model: onnx.ModelProto | Model | bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run(model: onnx.ModelProto | Model | bytes, feeds: Mapping[str, Array]) -> list[Array]:
+def run(model: onnx.ModelProto | Model | bytes, feeds: Mapping[str, Array], *, optimised: bool = True) -> list[Array]:
     """The outputs of a model in onnxruntime."""
-    return session(model).run(None, dict(feeds))
+    return session(model, optimised=optimised).run(None, dict(feeds))
 
 
 def grid_inputs(proto: onnx.ModelProto, batch: int = 3, seed: int = 0) -> dict[str, Array]:
@@ -125,9 +128,10 @@ def assert_same_outputs(
     feeds: Mapping[str, Array] | None = None,
     **inputs: int,
 ) -> None:
-    """The result computes, bit for bit, what the source computes; ``feeds`` replace some of the random inputs."""
+    """The result computes in stock onnxruntime, bit for bit, what is written in the source; ``feeds`` replace some
+    of the random inputs."""
     feeds = {**grid_inputs(source, **inputs), **(feeds or {})}
-    expected, actual = run(with_bodies(source), feeds), run(result, feeds)
+    expected, actual = run(with_bodies(source), feeds, optimised=False), run(result, feeds)
     assert len(expected) == len(actual)
     for wanted, got in zip(expected, actual, strict=True):
         np.testing.assert_array_equal(got, wanted, strict=True)
