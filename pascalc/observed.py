@@ -8,12 +8,13 @@ which onnxruntime leaves out, and pads more for a dilated window; a pool of that
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import prod
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
 #: Pools whose size may not be what onnx infers.
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
@@ -53,6 +54,12 @@ def _pooled(node: bytes, sizes: tuple[int, ...], opset: int) -> list[int] | None
         return list(_load(model).run(None, {"x": np.zeros((1, 1, *sizes), np.float32)})[0].shape[2:])
     except Exception:  # whatever it raises: a pool that onnxruntime cannot run has no size
         return None
+
+
+@cache
+def operators() -> frozenset[tuple[str, str]]:
+    """Domain and name of every operator that onnxruntime has. A function of the same name is one that it ignores."""
+    return frozenset((schema.domain or "", schema.name) for schema in get_all_operator_schema())
 
 
 def types(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, tuple[int, list[int | str | None] | None]]:
