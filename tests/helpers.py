@@ -40,13 +40,15 @@ def model_of(
     outputs: Mapping[str, Sequence[int | str | None] | None],
     constants: Sequence[onnx.TensorProto] = (),
     opset: int = 18,
+    types: Mapping[str, int] | None = None,
 ) -> onnx.ModelProto:
-    """A float32 model from its parts."""
+    """A model from its parts; inputs and outputs are float32 where ``types`` does not name another type."""
+    kinds = types or {}
     graph = onnx.helper.make_graph(
         list(nodes),
         "network",
-        [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in inputs.items()],
-        [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in outputs.items()],
+        [onnx.helper.make_tensor_value_info(n, kinds.get(n, onnx.TensorProto.FLOAT), s) for n, s in inputs.items()],
+        [onnx.helper.make_tensor_value_info(n, kinds.get(n, onnx.TensorProto.FLOAT), s) for n, s in outputs.items()],
         list(constants),
     )
     opsets = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid("ai.pascalc", 1)]
@@ -108,7 +110,7 @@ def run(model: onnx.ModelProto | Model | bytes, feeds: Mapping[str, Array], *, o
 
 
 def grid_inputs(proto: onnx.ModelProto, batch: int = 3, seed: int = 0) -> dict[str, Array]:
-    """Inputs in quarters from -4 to 4: with weights on such a grid every float32 sum is exact, in any order."""
+    """Inputs in quarters from -4 to 4, or bytes; with weights on such a grid float32 sums are exact in any order."""
     rng = np.random.default_rng(seed)
     constants = {t.name for t in proto.graph.initializer}
     feeds = {}
@@ -117,7 +119,8 @@ def grid_inputs(proto: onnx.ModelProto, batch: int = 3, seed: int = 0) -> dict[s
             continue
         tensor = value.type.tensor_type
         shape = [d.dim_value if d.HasField("dim_value") else batch for d in tensor.shape.dim]
-        values = rng.integers(-16, 17, shape) / 4
+        is_pixels = tensor.elem_type == onnx.TensorProto.UINT8
+        values = rng.integers(0, 256, shape) if is_pixels else rng.integers(-16, 17, shape) / 4
         feeds[value.name] = np.asarray(values, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     return feeds
 

@@ -28,7 +28,7 @@ def assert_stock(emitted: bytes, model: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(networks(12))
+@given(networks(12) | networks(odd=True))
 def test_random_networks(schedule: str, model: onnx.ModelProto) -> None:
     assert_stock(to_bytes(compiled(model, SCHEDULES[schedule])), model)
 
