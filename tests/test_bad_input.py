@@ -480,7 +480,7 @@ def test_a_disk_that_is_full_half_way(room: int, tmp_path: Path) -> None:
 def test_an_unknown_pass(model: Path) -> None:
     message = refused("compile", model, "--stop-after", "unroll")
     assert "there is no pass 'unroll'" in message
-    assert "unroll-time, verify-types." in message
+    assert "unroll-time, avoid-fusions, verify-types." in message
 
 
 @pytest.mark.parametrize(
