@@ -82,7 +82,10 @@ neurons in [runtime/kernels.py](../runtime/kernels.py); [adding-a-neuron-model.m
 to add one.
 
 Version {DOMAIN_VERSION} of the domain. Bodies are written for opset {MIN_OPSET} and later, for any rank and any float
-type."""
+type.
+
+NaN does not fire: where the currents of PascIF are NaN, its train is all zeros, and an unrolled network goes on with
+finite numbers. QCFS hands NaN on, as the source network does."""
 _NOTE = "<!-- Written by docs/generate.py (make docs). Change the code that it is made from, not this page. -->"
 
 

@@ -18,7 +18,7 @@ from pascalc.metadata import ANN_DIGEST, LEVELS, SOURCE_DIGEST
 from pascalc.modelfile import load, save
 from pascalc.neurons import neurons
 from pascalc.ops import NEURON_MODELS
-from pascalc.passes import ANALYSIS, SCHEDULES, Pass
+from pascalc.passes import ANALYSIS, ANN, SCHEDULES, Pass
 from pascalc.passes.annotate_al import AnnotateAl
 from pascalc.passes.apply_correction import ApplyCorrection
 from pascalc.passes.free_batch import FreeBatch
@@ -145,7 +145,7 @@ def _with(changes: Sequence[Pass], passes: Sequence[Pass]) -> list[Pass]:
 def _save_ann(source: Path, changes: Sequence[Pass], path: Path) -> None:
     """The network that is compiled, as an ANN."""
     model = load(source)
-    pipeline.run(model, _with(changes, ANALYSIS))
+    pipeline.run(model, _with(changes, ANN))
     save(model, path)
 
 

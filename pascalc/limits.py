@@ -44,14 +44,14 @@ def check_size(model: onnx.ModelProto, path: Path) -> None:
                         node=node.op_type,
                         hint="Export without recursive functions.",
                     )
-                sizes[key] = size_of(_all_nodes(bodies[key].node), depth + 1)
+                sizes[key] = size_of(all_nodes(bodies[key].node), depth + 1)
             total += sizes[key]
         return total
 
     for function in model.functions:  # onnx looks at those that are never called, too
-        size_of(_all_nodes(function.node), 1)
+        size_of(all_nodes(function.node), 1)
     graph = model.graph
-    items = size_of(_all_nodes(graph.node), 0) + len(graph.input) + len(graph.output) + len(graph.initializer)
+    items = size_of(all_nodes(graph.node), 0) + len(graph.input) + len(graph.output) + len(graph.initializer)
     if items > MAX_ITEMS:
         raise CompileError(
             f"the network has {items:,} nodes and tensors of its own; the limit is {MAX_ITEMS:,}",
@@ -60,13 +60,13 @@ def check_size(model: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """The nodes, and those of their subgraphs; protobuf itself bounds how deep these nest."""
     for node in nodes:
         yield node
         for attribute in node.attribute:
             for graph in (attribute.g, *attribute.graphs):
-                yield from _all_nodes(graph.node)
+                yield from all_nodes(graph.node)
 
 
 def check_numbers(array: Array, name: str, path: Path) -> None:

@@ -23,7 +23,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
-from pascalc import limits, ops, quantisers
+from pascalc import limits, observed, ops, quantisers
 from pascalc.errors import CompileError
 from pascalc.files import read_bytes, write_atomically, write_together
 from pascalc.graph import Array, Model, Note
@@ -46,7 +46,8 @@ def load(path: str | Path) -> Model:
 
     Raises:
         CompileError: the file is missing, empty, not an ONNX model, truncated, inconsistent, of an opset that cannot
-            be converted, or refers to external data that is missing or outside the model's folder.
+            be converted, has functions that onnxruntime ignores, or refers to external data that is missing or outside
+            the model's folder.
     """
     path = Path(path)
     data = read_bytes(path)
@@ -63,6 +64,7 @@ def _load(data: bytes, path: Path) -> Model:
     digest = hashlib.sha256(data).hexdigest()
     del data
     limits.check_size(model, path)
+    _check_functions(model, path)
     weights = _detach(model, path)
     rewritten = quantisers.holds_quantisers(model)
     # Parsing the skeleton anew lets go of the arena that held the weights.
@@ -291,6 +293,32 @@ def _detach(model: onnx.ModelProto, path: Path) -> dict[str, Array]:
     graph.input.extend(inputs)
     graph.initializer.extend(small)
     return weights
+
+
+def _check_functions(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse functions that onnx inlines and onnxruntime does not, and other versions of our operators."""
+    for function in model.functions:
+        domain = "" if function.domain == "ai.onnx" else function.domain
+        known = (domain, function.name) in observed.operators() or onnx.defs.has(function.name, domain=domain)
+        if domain == "" or known:
+            owner = f"the domain '{domain}'" if domain else "ONNX itself"
+            raise CompileError(
+                f"the file has a function of its own among the operators of {owner}: onnxruntime ignores it and runs "
+                "its own operator of that name",
+                file=path,
+                node=function.name,
+                hint="Give the function, and the nodes that call it, another domain.",
+            )
+    own = [f for f in model.functions if f.domain == ops.DOMAIN]
+    calls = [n for n in limits.all_nodes(model.graph.node) if n.domain == ops.DOMAIN]
+    for name, overload in [(f.name, f.overload) for f in own] + [(n.op_type, n.overload) for n in calls]:
+        if overload:
+            raise CompileError(
+                f"it has the overload '{overload}', and operators of {ops.DOMAIN} have none",
+                file=path,
+                node=name,
+                hint="Leave the overload empty.",
+            )
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:

@@ -91,7 +91,7 @@ def _absorb(model: Model, tensor: gs.Tensor, shift: NDArray[np.float64]) -> bool
 
 def _insert(model: Model, node: gs.Node, shift: Values) -> None:
     before, label = node.inputs[0], node.attrs["label"]
-    constant = model.constant(f"{label}/shift", shift.astype(before.dtype))
+    constant = model.constant(f"{label}/shift", shift.astype(node.inputs[1].dtype))
     shifted = model.variable(f"{label}/shifted", before)
     name = model.unique_name(f"{label}/Shift")
     model.graph.nodes.append(gs.Node("Add", name, inputs=[before, constant], outputs=[shifted]))

@@ -55,6 +55,8 @@ def _why_not(node: gs.Node) -> str:
         return "the statistics of BatchNormalization are used elsewhere"
     if not all(is_constant(t) for t in node.inputs[1:5]):
         return "the parameters of BatchNormalization are not constants"
+    if node.inputs[0].dtype is None:
+        return "the type of its input is not known"
     return "" if node.inputs[0].shape else "the rank of its input is not known"
 
 

@@ -3,10 +3,14 @@
 Shape inference runs twice, with batch 7 and batch 17. A first axis that came out as 7 and 17 is the batch, a dimension
 that came out the same is static, and anything else mixes batch and sample. This sees through every Shape-Gather-Concat
 chain that exporters write, because with a concrete batch they are constants.
+
+Where onnx's inference gives up (operators of other domains) or is known to be wrong (pools that round up or pad
+themselves), onnxruntime is asked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
@@ -17,19 +21,25 @@ import onnx.numpy_helper
 import onnx.shape_inference
 import onnx_graphsurgeon as gs
 
+from pascalc import observed
 from pascalc.constants import CannotEvaluate, evaluate
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Array, Model, has_tensor, is_constant, is_operator, set_input, sweep
 from pascalc.linear import check_convolution, is_layer
 from pascalc.modelfile import skeleton
+from pascalc.ops import DOMAIN
 from pascalc.passes.base import Pass
 
 Shape = list[Any] | None
+#: Element types and shapes by name.
+Types = dict[str, tuple[Any, Shape]]
 
 #: No share of the batch, rounded down, comes to the same size in both.
 _PROBES = (7, 17)
 #: Biases and other lists of numbers are shorter than this.
 _LONG = 2**20
+#: So often the shapes behind pools are inferred anew; each time serves all pools that are not behind one another.
+_ROUNDS = 100
 _UNSUPPORTED: dict[int, str] = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
 
 
@@ -95,9 +105,9 @@ def _batched_inputs(model: Model) -> set[str]:
     return batched
 
 
-def _probe(proto: onnx.ModelProto, batched: set[str], model: Model) -> dict[str, tuple[Any, Shape]]:
+def _probe(proto: onnx.ModelProto, batched: set[str], model: Model) -> Types:
     found = [_infer(proto, batched, batch, model) for batch in _PROBES]
-    merged: dict[str, tuple[Any, Shape]] = {}
+    merged: Types = {}
     for name, (dtype, small) in found[0].items():
         large = found[1].get(name, (None, None))[1]
         if small is None or large is None or len(small) != len(large):
@@ -113,13 +123,17 @@ def _probe(proto: onnx.ModelProto, batched: set[str], model: Model) -> dict[str,
     return merged
 
 
-def _check(proto: onnx.ModelProto, model: Model) -> dict[str, tuple[Any, Shape]]:
+def _check(proto: onnx.ModelProto, model: Model) -> Types:
     """Types and shapes with the sizes that the file declares for its inputs; those that contradict one another are
     refused."""
     declared = onnx.ModelProto()
     declared.CopyFrom(proto)
     del declared.functions[:]  # recognise-qcfs says what is wrong with an operator of the project's
     _forget(declared)
+    if any(observed.is_doubtful(node) for node in declared.graph.node):
+        for _ in range(_ROUNDS):
+            if not _correct_pools(declared, _types(_inferred(declared, model, False)), model.opset):
+                break
     try:
         return _types(onnx.shape_inference.infer_shapes(declared, check_type=True, strict_mode=True))
     except onnx.shape_inference.InferenceError as error:
@@ -138,22 +152,88 @@ def _contradiction(error: onnx.shape_inference.InferenceError, model: Model) -> 
     return CompileError(f"the shapes or types of the network do not fit together: {reason}", file=model.file)
 
 
-def _infer(proto: onnx.ModelProto, batched: set[str], batch: int, model: Model) -> dict[str, tuple[Any, Shape]]:
+def _infer(proto: onnx.ModelProto, batched: set[str], batch: int, model: Model) -> Types:
     probe = onnx.ModelProto()
     probe.CopyFrom(proto)
     for value in probe.graph.input:
         if value.name in batched:
             value.type.tensor_type.shape.dim[0].dim_value = batch
     _forget(probe)
+    rounds = 0
     while True:
         types = _types(_inferred(probe, model, False))
-        if _settle(probe, types, model.opset):
+        rounds += 1
+        if rounds <= _ROUNDS and _correct_pools(probe, types, model.opset):
+            continue
+        if _settle(probe, types, model.opset) or _ask_onnxruntime(probe, types):
             continue
         # Only where an input has other dynamic dimensions is a shape left that is known in part; onnx then follows
         # the values of all small tensors, and must not meet a large one: it would hold its values one by one.
         # The bodies of neurons compute with shapes, too.
         computes = probe.functions or any(node.op_type in ("Shape", "Size") for node in probe.graph.node)
         return _types(_inferred(probe, model, True)) if computes and not _has_long_values(types) else types
+
+
+def _correct_pools(probe: onnx.ModelProto, types: Types, opset: int) -> bool:
+    """Put tensors of the true size in the place of pools that onnx infers wrongly; says whether there were any."""
+    cut: Types = {}
+    behind: set[str] = set()  # what the sizes of these are inferred from is wrong
+    for node in probe.graph.node:
+        if behind.intersection(node.input):
+            behind.update(node.output)
+            continue
+        if not observed.is_doubtful(node):
+            continue
+        shape = types.get(node.input[0], (None, None))[1]
+        if shape is None or not all(isinstance(size, int) for size in shape[2:]):
+            continue
+        sizes = observed.pooled(node, shape[2:], opset)
+        if sizes is None:
+            continue
+        for name in node.output:
+            dtype, inferred = types.get(name, (None, None))
+            if dtype is not None and inferred != [*shape[:2], *sizes]:
+                cut[name] = (dtype, [*shape[:2], *sizes])
+                behind.update(node.output)
+    return _cut(probe, cut)
+
+
+def _ask_onnxruntime(probe: onnx.ModelProto, types: Types) -> bool:
+    """Put tensors of the type and shape that onnxruntime knows in the place of other domains' operators, of which onnx
+    knows none; says whether there were any. First those whose whole shape is known: others may follow from them."""
+    wanted = {
+        name
+        for node in probe.graph.node
+        if node.domain not in ("", "ai.onnx", DOMAIN)
+        for name in node.output
+        if name and types.get(name, (None, None))[0] is None
+    }
+    if not wanted:
+        return False
+    found: Types = {
+        name: (onnx.helper.tensor_dtype_to_np_dtype(kind), shape)
+        for name, (kind, shape) in observed.types(probe, wanted).items()
+        if name in wanted
+    }
+    whole = {name: (t, s) for name, (t, s) in found.items() if s is not None and all(isinstance(d, int) for d in s)}
+    return _cut(probe, whole) or _cut(probe, found)
+
+
+def _cut(probe: onnx.ModelProto, given: Mapping[str, tuple[Any, Shape]]) -> bool:
+    """Make inputs of tensors whose types and shapes are known; says whether there were any."""
+    kept = onnx.GraphProto()
+    for node in probe.graph.node:
+        left = onnx.NodeProto()
+        left.CopyFrom(node)
+        left.output[:] = ["" if name in given else name for name in node.output]
+        if any(left.output):
+            kept.node.append(left)
+    probe.graph.ClearField("node")
+    probe.graph.node.extend(kept.node)
+    for name, (dtype, shape) in given.items():
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        probe.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
+    return bool(given)
 
 
 def _inferred(probe: onnx.ModelProto, model: Model, follow_values: bool) -> onnx.ModelProto:
@@ -163,12 +243,12 @@ def _inferred(probe: onnx.ModelProto, model: Model, follow_values: bool) -> onnx
         raise _contradiction(error, model) from error
 
 
-def _has_long_values(types: dict[str, tuple[Any, Shape]]) -> bool:
+def _has_long_values(types: Types) -> bool:
     lists = [shape for _, shape in types.values() if shape is not None and len(shape) == 1]
     return any(isinstance(shape[0], int) and shape[0] > _LONG for shape in lists)
 
 
-def _settle(probe: onnx.ModelProto, types: dict[str, tuple[Any, Shape]], opset: int) -> bool:
+def _settle(probe: onnx.ModelProto, types: Types, opset: int) -> bool:
     """Compute the nodes that depend on shapes alone; says whether there were any new ones."""
     known = {t.name: onnx.numpy_helper.to_array(t) for t in probe.graph.initializer}
     kept: list[onnx.NodeProto] = []
@@ -200,9 +280,7 @@ _SHAPE_ARITHMETIC = frozenset(
 )
 
 
-def _of_shapes(
-    node: onnx.NodeProto, types: dict[str, tuple[Any, Shape]], known: dict[str, Array], opset: int
-) -> list[Array] | None:
+def _of_shapes(node: onnx.NodeProto, types: Types, known: dict[str, Array], opset: int) -> list[Array] | None:
     if node.domain not in ("", "ai.onnx") or any(types.get(n, (None, None))[1] is None for n in node.output):
         return None
     shapes = [types[name][1] or [] for name in node.output]
@@ -223,11 +301,11 @@ def _of_shapes(
         return None  # its shape stays what inference made of it
 
 
-def _types(probe: onnx.ModelProto) -> dict[str, tuple[Any, Shape]]:
-    found: dict[str, tuple[Any, Shape]] = {
+def _types(probe: onnx.ModelProto) -> Types:
+    found: Types = {
         t.name: (onnx.helper.tensor_dtype_to_np_dtype(t.data_type), list(t.dims)) for t in probe.graph.initializer
     }
-    for value in (*probe.graph.value_info, *probe.graph.input, *probe.graph.output):
+    for value in (*probe.graph.value_info, *probe.graph.output, *probe.graph.input):
         tensor = value.type.tensor_type
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if tensor.elem_type else None
         dims = list(tensor.shape.dim) if tensor.HasField("shape") else None

@@ -9,7 +9,8 @@ is one Floor in it, and around it only elementwise affine maps and bounds. From 
 ``floor(min(max(v, lo), hi)) = min(max(floor(v), floor(lo)), floor(hi))``, so h is QCFS exactly if q = 0, the count is
 bounded by 0 and an integer L, and 0 <= b < 1; then theta = L/a and phi = b. Where p*a is not 1 (an optimiser moved a
 scale into a neighbour) a multiplication by p*a is left behind the neuron. Where to cut the chain is free as well; the
-longest cut that gives p*a = 1 and phi = 1/2 wins, else the shortest that is QCFS.
+longest cut that gives p*a = 1 and phi = 1/2 wins, else the shortest that is QCFS. Between two Floors in a row each map
+is taken by one of them at most, and the cuts are such that as many Floors as possible are QCFS.
 
 Uniform quantisers have another rounding in the place of the Floor, which is a Floor save at the points between two
 levels, where it may go the other way:
@@ -24,7 +25,10 @@ below zero is not one, unless a Relu before it keeps its input from there.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, islice
 from typing import ClassVar
 
 import numpy as np
@@ -107,13 +111,39 @@ class _Match:
     levels: int
     phi: float
     rest: Values  # what remains to be multiplied behind the neuron
+    length: int  # links of the chain that it takes
 
     BEST_RANK: ClassVar[tuple[bool, bool]] = (False, False)
 
-    @property
+    @cached_property
     def rank(self) -> tuple[bool, bool]:
         """Smaller is better: whether something remains behind the neuron, and whether phi is not 1/2."""
         return (not np.allclose(self.rest, 1, rtol=_TOLERANCE), self.phi != 0.5)
+
+    @property
+    def worth(self) -> _Worth:
+        """What it adds to the reading of a row."""
+        remains, odd = self.rank
+        return _Worth(1, -remains, -odd, -self.length if remains else self.length)
+
+
+@dataclass(frozen=True, order=True)
+class _Worth:
+    """How good a reading of roundings in a row is: neurons, those with nothing behind them, those with phi = 1/2, and
+    how much of the chain they take."""
+
+    neurons: int = 0
+    complete: int = 0
+    centred: int = 0
+    length: int = 0
+
+    def __add__(self, other: _Worth) -> _Worth:
+        return _Worth(
+            self.neurons + other.neurons,
+            self.complete + other.complete,
+            self.centred + other.centred,
+            self.length + other.length,
+        )
 
 
 @dataclass(frozen=True)
@@ -126,6 +156,7 @@ class RecogniseQcfs(Pass):
     def run(self, model: Model) -> int:
         labels: set[str] = set()
         count = 0
+        readings: dict[int, _Match | _Refusal] = {}
         for node in list(model.graph.nodes):
             if is_ours(node, "QCFS"):
                 _check_explicit(model, node, labels)
@@ -137,9 +168,11 @@ class RecogniseQcfs(Pass):
                     node=node.name or node.outputs[0].name,
                     hint="Compile the network that it was made from.",
                 )
-            elif is_operator(node, *_ROUNDINGS, "QuantizeLinear"):
+            elif _is_rounding(node):
+                if id(node) not in readings:
+                    readings.update(_read_row(model, node))
                 try:
-                    match = _match(model, node)
+                    match = _settled(node, readings[id(node)])
                 except _Broken as error:
                     raise CompileError(
                         f"an activation has the form of QCFS, but {error}",
@@ -168,17 +201,92 @@ _ROUNDINGS = {"Floor": 0.0, "Round": 0.5, "Ceil": 1.0}
 _HALF_POINTS = "{op} may round down a value half way between two levels, which a spiking neuron rounds up"
 
 
-def _match(model: Model, rounding: gs.Node) -> _Match:
-    """The best way to read the rounding operator and its surroundings as QCFS."""
-    ahead, behind = _centre(model, rounding)
-    is_floor = is_operator(rounding, "Floor")
-    try:
-        with np.errstate(all="ignore"):  # infinite bounds are bounds
-            return _best(_chain_before(ahead), _chain_after(behind), is_floor)
-    except _Broken as error:
-        if is_floor or error.surely:
-            raise
-        raise _Refusal(str(error)) from error  # a quantiser of another kind
+def _is_rounding(node: gs.Node) -> bool:
+    return is_operator(node, *_ROUNDINGS, "QuantizeLinear")
+
+
+def _settled(rounding: gs.Node, reading: _Match | _Refusal) -> _Match:
+    """What the rounding operator was read as; raised where it is not QCFS."""
+    if isinstance(reading, _Match):
+        return reading
+    if isinstance(reading, _Broken) and not reading.surely and not is_operator(rounding, "Floor"):
+        raise _Refusal(str(reading)) from reading  # a quantiser of another kind
+    raise reading
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    """A rounding operator between the chains before and behind it."""
+
+    node: gs.Node
+    before: list[Link]
+    after: list[Link]
+
+    def readings(self) -> Iterator[_Match]:
+        """The ways to read it as QCFS, the best first."""
+        return _by_rank(self.before, self.after, is_operator(self.node, "Floor"))
+
+    def within(self, tensor: gs.Tensor) -> int:
+        """How many links of the chain before it remain behind the tensor."""
+        return next((i for i, (link, _) in enumerate(self.before) if link is tensor), len(self.before) - 1)
+
+
+def _read_row(model: Model, first: gs.Node) -> dict[int, _Match | _Refusal]:
+    """The rounding operator, and those that follow it in one chain of elementwise maps, read as QCFS."""
+    found: dict[int, _Match | _Refusal] = {}
+    row: list[_Rounding] = []
+    node: gs.Node | None = first
+    while node is not None:
+        try:
+            ahead, behind = _centre(model, node)
+        except _Refusal as refusal:
+            found[id(node)] = refusal
+            break
+        row.append(_Rounding(node, _chain_before(ahead), _chain_after(behind)))
+        node = _next_rounding(row[-1].after[-1][0])
+    with np.errstate(all="ignore"):  # infinite bounds are bounds
+        return found | _share(row)
+
+
+def _next_rounding(tensor: gs.Tensor) -> gs.Node | None:
+    """The rounding operator at the end of a chain of elementwise maps."""
+    while len(links := _chain_after((tensor, []))) > 1:
+        tensor = links[-1][0]
+    users = list(tensor.outputs)
+    return users[0] if len(users) == 1 and _is_rounding(users[0]) and users[0].inputs[0] is tensor else None
+
+
+def _share(row: Sequence[_Rounding]) -> dict[int, _Match | _Refusal]:
+    """The row read such that no two roundings take the same map, as many as possible are QCFS, and little is left over.
+
+    What a rounding leaves of the chain before the next one decides what can follow. So from the last to the first, for
+    every length of the chain that a rounding may be left: its best reading, and the worth of all from there on.
+    """
+    tables: list[list[tuple[_Worth, _Match | _Refusal]]] = []
+    for rounding, following in zip(reversed(row), (None, *reversed(row)), strict=False):
+        options: list[tuple[int, _Worth, _Match]] = []
+        refusal = _Refusal("its steps belong to the roundings around it")
+        try:
+            for match in islice(rounding.readings(), 1 if len(row) == 1 else None):
+                worth = match.worth
+                if following is not None:
+                    worth = worth + tables[-1][following.within(match.target)][0]
+                options.append((rounding.within(match.source), worth, match))
+        except _Refusal as error:
+            refusal = error
+        none: tuple[_Worth, _Match | _Refusal] = (tables[-1][-1][0] if tables else _Worth(), refusal)
+        tables.append([])
+        for left in range(len(rounding.before)):
+            usable = [(worth, match) for length, worth, match in options if length <= left]
+            tables[-1].append(max([none, *usable], key=lambda option: option[0]))
+    found: dict[int, _Match | _Refusal] = {}
+    left = -1
+    for index, (rounding, table) in enumerate(zip(row, reversed(tables), strict=True)):
+        reading = table[left][1]
+        found[id(rounding.node)] = reading
+        if index + 1 < len(row):
+            left = row[index + 1].within(reading.target if isinstance(reading, _Match) else rounding.node.outputs[0])
+    return found
 
 
 def _centre(model: Model, node: gs.Node) -> tuple[Link, Link]:
@@ -255,29 +363,39 @@ def _quantisation(node: gs.Node) -> tuple[Values, Values]:
     return values[0], values[1] if len(values) > 1 else np.asarray(0.0)
 
 
-def _best(before: list[Link], after: list[Link], is_floor: bool) -> _Match:
-    """The longest cut that leaves nothing behind the neuron, with phi = 1/2 if there is one; else the shortest."""
-    best: _Match | None = None
+def _by_rank(before: list[Link], after: list[Link], is_floor: bool) -> Iterator[_Match]:
+    """The cuts that are QCFS: first those that leave nothing behind the neuron, with phi = 1/2 before another, the
+    longest first; then the others, the shortest first.
+
+    Raises:
+        _Refusal: there is none, and why.
+    """
+    others: list[_Match] = []
     refusals: list[_Refusal] = []
+    any_best = False
+    aheads = [_composed([steps for _, steps in reversed(before[: n + 1])]) for n in range(len(before))]
+    behinds = [_composed([steps for _, steps in after[: n + 1]]) for n in range(len(after))]
     for length in range(len(before) + len(after) - 2, -1, -1):
         for behind in range(min(length, len(after) - 1), -1, -1):
             ahead = length - behind
             if ahead >= len(before):
                 continue
             try:
-                match = _solve(before[: ahead + 1], after[: behind + 1], is_floor)
+                match = _solve(before[: ahead + 1], aheads[ahead], after[: behind + 1], behinds[behind], is_floor)
             except _Refusal as error:
                 if isinstance(error, _Broken) and error.surely:
                     raise
                 refusals.append(error)
                 continue
             if match.rank == _Match.BEST_RANK:
-                return match
-            if best is None or match.rank < best.rank or (match.rank == best.rank and match.rank[0]):
-                best = match
-    if best is not None:
-        return best
-    raise next((r for r in refusals if isinstance(r, _Broken)), refusals[0])
+                any_best = True
+                yield match
+            else:
+                others.append(match)
+    yield from sorted((m for m in others if not m.rank[0]), key=lambda m: m.rank)
+    yield from sorted((m for m in reversed(others) if m.rank[0]), key=lambda m: m.rank)
+    if not others and not any_best:
+        raise next((r for r in refusals if isinstance(r, _Broken)), refusals[0])
 
 
 def _chain_before(nearest: Link) -> list[Link]:
@@ -369,16 +487,15 @@ def _number(tensor: gs.Constant) -> Values:
     return values.reshape(()) if values.size == 1 else values
 
 
-def _solve(before: list[Link], after: list[Link], is_floor: bool) -> _Match:
+def _composed(steps: Sequence[Sequence[_Step]]) -> _Bounded:
+    bounded = _Bounded.identity()
+    for step in chain.from_iterable(steps):
+        bounded = bounded.then(step)
+    return bounded
+
+
+def _solve(before: list[Link], ahead: _Bounded, after: list[Link], behind: _Bounded, is_floor: bool) -> _Match:
     """Read the chain cut at these lengths as QCFS."""
-    ahead = _Bounded.identity()
-    for _, steps in reversed(before):
-        for step in steps:
-            ahead = ahead.then(step)
-    behind = _Bounded.identity()
-    for _, steps in after:
-        for step in steps:
-            behind = behind.then(step)
     low = np.maximum(np.floor(ahead.low + _TOLERANCE), (behind.low - behind.shift) / behind.scale)
     # An upper bound before the shift by b reaches the Floor as L + b, one behind the shift as L.
     shifted = np.where(_is_integer(ahead.high), ahead.high, ahead.high - ahead.shift)
@@ -426,6 +543,7 @@ def _solve(before: list[Link], after: list[Link], is_floor: bool) -> _Match:
         levels=int(levels[0]),
         phi=float(phi[0]),
         rest=np.asarray(behind.scale * ahead.scale),
+        length=len(before) + len(after) - 2,
     )
 
 
@@ -457,14 +575,17 @@ def _is_integer(values: Values) -> NDArray[np.bool_]:
 def _replace(model: Model, rounding: gs.Node, match: _Match, labels: set[str]) -> str:
     """Put a QCFS operator in the place of what was matched; returns its label."""
     target = match.target
+    _check_type(model, rounding, target)
     label = _unique_label(_scope(rounding.name.removesuffix("_QuantizeLinear") or target.name), labels)
     dtype = target.dtype
-    threshold = model.constant(f"{label}/threshold", _for_sample(match.threshold, match.source).astype(dtype))
+    with np.errstate(over="ignore"):  # check-thresholds says so
+        threshold = model.constant(f"{label}/threshold", _for_sample(match.threshold, match.source).astype(dtype))
     target.inputs.clear()
     out = target
     if match.rank[0]:
         out = model.variable(f"{label}/levels", target)
-        scale = model.constant(f"{label}/scale", _for_sample(match.rest, match.source).astype(dtype))
+        with np.errstate(over="ignore"):
+            scale = model.constant(f"{label}/scale", _for_sample(match.rest, match.source).astype(dtype))
         model.graph.nodes.append(
             gs.Node("Mul", model.unique_name(f"{label}/Scale"), inputs=[out, scale], outputs=[target])
         )
@@ -532,6 +653,17 @@ def _check_explicit(model: Model, node: gs.Node, labels: set[str]) -> None:
         set_input(node, 1, model.constant(node.inputs[1].name, normal))
     node.attrs["phi"] = phi
     node.attrs["label"] = _unique_label(node.attrs.get("label") or _scope(name), labels)
+
+
+def _check_type(model: Model, rounding: gs.Node, tensor: gs.Tensor) -> None:
+    if tensor.dtype is None:
+        raise CompileError(
+            f"an activation has the form of QCFS, but the type of its result '{tensor.name}' is not known: an operator "
+            "before it is known neither to onnx nor to onnxruntime",
+            file=model.file,
+            node=rounding.name or rounding.outputs[0].name,
+            hint="Export with standard operators, or declare the tensor's type in the file (value_info).",
+        )
 
 
 def _check_precision(model: Model, node: gs.Node) -> None:

@@ -40,13 +40,15 @@ def model_of(
     outputs: Mapping[str, Sequence[int | str | None] | None],
     constants: Sequence[onnx.TensorProto] = (),
     opset: int = 18,
+    types: Mapping[str, int] | None = None,
 ) -> onnx.ModelProto:
-    """A float32 model from its parts."""
+    """A model from its parts; inputs and outputs are float32 where ``types`` does not name another type."""
+    kinds = types or {}
     graph = onnx.helper.make_graph(
         list(nodes),
         "network",
-        [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in inputs.items()],
-        [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in outputs.items()],
+        [onnx.helper.make_tensor_value_info(n, kinds.get(n, onnx.TensorProto.FLOAT), s) for n, s in inputs.items()],
+        [onnx.helper.make_tensor_value_info(n, kinds.get(n, onnx.TensorProto.FLOAT), s) for n, s in outputs.items()],
         list(constants),
     )
     opsets = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid("ai.pascalc", 1)]
@@ -87,8 +89,9 @@ def compiled(proto: onnx.ModelProto, passes: Sequence[Pass] = UNROLLED) -> Model
     return model
 
 
-def session(model: onnx.ModelProto | Model | bytes) -> ort.InferenceSession:
-    """A plain onnxruntime session, without any library of the project's."""
+def session(model: onnx.ModelProto | Model | bytes, *, optimised: bool = True) -> ort.InferenceSession:
+    """A plain onnxruntime session, without any library of the project's; with onnxruntime's own options, or one that
+    computes what is written."""
     if isinstance(model, Model):
         model = to_bytes(model)
     elif isinstance(model, onnx.ModelProto):
@@ -96,16 +99,18 @@ def session(model: onnx.ModelProto | Model | bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run(model: onnx.ModelProto | Model | bytes, feeds: Mapping[str, Array]) -> list[Array]:
+def run(model: onnx.ModelProto | Model | bytes, feeds: Mapping[str, Array], *, optimised: bool = True) -> list[Array]:
     """The outputs of a model in onnxruntime."""
-    return session(model).run(None, dict(feeds))
+    return session(model, optimised=optimised).run(None, dict(feeds))
 
 
 def grid_inputs(proto: onnx.ModelProto, batch: int = 3, seed: int = 0) -> dict[str, Array]:
-    """Inputs in quarters from -4 to 4: with weights on such a grid every float32 sum is exact, in any order."""
+    """Inputs in quarters from -4 to 4, or bytes; with weights on such a grid float32 sums are exact in any order."""
     rng = np.random.default_rng(seed)
     constants = {t.name for t in proto.graph.initializer}
     feeds = {}
@@ -114,7 +119,8 @@ def grid_inputs(proto: onnx.ModelProto, batch: int = 3, seed: int = 0) -> dict[s
             continue
         tensor = value.type.tensor_type
         shape = [d.dim_value if d.HasField("dim_value") else batch for d in tensor.shape.dim]
-        values = rng.integers(-16, 17, shape) / 4
+        is_pixels = tensor.elem_type == onnx.TensorProto.UINT8
+        values = rng.integers(0, 256, shape) if is_pixels else rng.integers(-16, 17, shape) / 4
         feeds[value.name] = np.asarray(values, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     return feeds
 
@@ -125,9 +131,10 @@ def assert_same_outputs(
     feeds: Mapping[str, Array] | None = None,
     **inputs: int,
 ) -> None:
-    """The result computes, bit for bit, what the source computes; ``feeds`` replace some of the random inputs."""
+    """The result computes in stock onnxruntime, bit for bit, what is written in the source; ``feeds`` replace some
+    of the random inputs."""
     feeds = {**grid_inputs(source, **inputs), **(feeds or {})}
-    expected, actual = run(with_bodies(source), feeds), run(result, feeds)
+    expected, actual = run(with_bodies(source), feeds, optimised=False), run(result, feeds)
     assert len(expected) == len(actual)
     for wanted, got in zip(expected, actual, strict=True):
         np.testing.assert_array_equal(got, wanted, strict=True)

@@ -131,6 +131,14 @@ def neuron(b: Builder, x: Tensor) -> Tensor:
     return tensor
 
 
+def row(b: Builder, x: Tensor) -> Tensor:
+    """Neurons one behind the other."""
+    for _ in range(b.draw(st.integers(2, 3))):
+        x = b.neuron(x)
+    b.tensors.append(x)
+    return x
+
+
 def conv(b: Builder, x: Tensor) -> Tensor | None:
     if len(x.shape) != 3:
         return None
@@ -168,10 +176,24 @@ def normalisation(b: Builder, x: Tensor) -> Tensor:
 def pool(b: Builder, x: Tensor) -> Tensor | None:
     if len(x.shape) != 3 or x.shape[1] < 2 or x.shape[2] < 2:
         return None
+    if b.draw(st.booleans()):
+        return ceil_pool(b, x)
     op = b.draw(st.sampled_from(["MaxPool", "MaxPool", "AveragePool"]))
     name = b.apply(op, [x.name], kernel_shape=[2, 2], strides=[2, 2])
     shape = (x.shape[0], x.shape[1] // 2, x.shape[2] // 2)
     return b.keep(name, shape, x.grid + 2 * (op == "AveragePool"), x.bound)
+
+
+def ceil_pool(b: Builder, x: Tensor) -> Tensor:
+    """A MaxPool with windows of 2 that rounds its size up; one that begins in the padding is left out."""
+    stride = b.draw(st.integers(1, 3))
+    pads = b.draw(st.lists(st.integers(0, 1), min_size=4, max_size=4))
+    name = b.apply("MaxPool", [x.name], kernel_shape=[2, 2], strides=[stride] * 2, pads=pads, ceil_mode=1)
+    sizes = []
+    for size, before, behind in zip(x.shape[1:], pads[:2], pads[2:], strict=True):
+        windows = ceil((size + before + behind - 2) / stride) + 1
+        sizes.append(windows - ((windows - 1) * stride >= size + before))
+    return b.keep(name, (x.shape[0], *sizes), x.grid, x.bound)
 
 
 def global_pool(b: Builder, x: Tensor) -> Tensor | None:
@@ -263,40 +285,127 @@ def movement(b: Builder, x: Tensor) -> Tensor | None:
         return b.keep(name, (channels, height - 1, width), x.grid, x.bound)
     if height > 3:
         return None
-    # onnxruntime fuses several Pads of zeros into a pool and then refuses their sum: one a network
-    mode = "edge" if any(n.op_type == "Pad" for n in b.nodes) else "constant"
+    mode = b.draw(st.sampled_from(["constant", "constant", "edge"]))
     name = b.apply("Pad", [x.name, b.const([0, 0, 1, 0, 0, 0, 0, 0], np.int64)], mode=mode)
-    return b.keep(name, (channels, height + 1, width), x.grid, x.bound)
+    padded = Tensor(name, (channels, height + 1, width), x.grid, x.bound)
+    then = b.draw(st.sampled_from(["", "Reshape", "MaxPool"]))
+    if then == "Reshape":  # two that onnxruntime removes
+        name = b.apply("Reshape", [name, b.const([-1, prod(padded.shape)], np.int64)])
+        name = b.apply("Reshape", [name, b.const([-1, *padded.shape], np.int64)])
+    if then and width > 1:
+        name = b.apply("MaxPool", [name], kernel_shape=[2, 2], pads=[0, 0, 1, 1])
+    return b.keep(name, padded.shape, x.grid, x.bound)
+
+
+def tokens(b: Builder, x: Tensor) -> Tensor | None:
+    """Positions as samples of their own, a linear layer on each, and back."""
+    if len(x.shape) != 3:
+        return None
+    channels, height, width = x.shape
+    name = b.apply("Transpose", [x.name], perm=[0, 2, 3, 1])
+    name = b.apply("Reshape", [name, b.const([-1, channels], np.int64)])
+    weight = b.weight(channels, 2)
+    name = b.apply("Gemm", [name, b.const(weight), b.const(b.weight(2))])
+    bound = x.bound * float(np.abs(weight).sum(0).max()) + 1
+    if b.draw(st.booleans()):
+        layer = b.neuron(Tensor(name, (2,), x.grid + 2, bound))
+        name, grid, bound = layer.name, layer.grid, layer.bound
+    else:
+        grid = x.grid + 2
+    name = b.apply("Reshape", [name, b.const([-1, height, width, 2], np.int64)])
+    return b.keep(b.apply("Transpose", [name], perm=[0, 3, 1, 2]), (2, height, width), grid, bound)
 
 
 OPERATORS: tuple[Operator, ...] = (
-    *(neuron, neuron, neuron, conv, conv, conv_transpose, normalisation, pool, pool, global_pool, matrix, matrix),
+    *(neuron, neuron, neuron, row, conv, conv, conv_transpose, normalisation, pool, pool, global_pool, matrix, matrix),
     *(flatten, affine, join, join, pointwise, movement, movement),
 )
 
 
+@dataclass(frozen=True)
+class Result:
+    """An output of a network that is no float: its element type, and the shape of a sample."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+
+
+def tail(b: Builder, x: Tensor) -> Result:
+    """The class or a decision instead of the numbers."""
+    kind = onnx.TensorProto
+    op = b.draw(st.sampled_from(["ArgMax", "TopK", "Greater"]))
+    if op == "Greater":
+        return Result(b.apply("Greater", [x.name, b.const(np.float32(0.25))]), x.shape, kind.BOOL)
+    if op == "TopK":
+        b.nodes.append(
+            onnx.helper.make_node("TopK", [x.name, b.const([1], np.int64)], ["best", "place"], axis=1, name="/top")
+        )
+        return Result("place", (1, *x.shape[1:]), kind.INT64)
+    name, shape = b.apply("ArgMax", [x.name], axis=1, keepdims=0), x.shape[1:]
+    then = b.draw(st.sampled_from(["", "Add", "Cast", "Equal"]))
+    if then == "Add":
+        return Result(b.apply("Add", [name, b.const(1, np.int64)]), shape, kind.INT64)
+    if then == "Cast":
+        return Result(b.apply("Cast", [name], to=kind.FLOAT), shape, kind.FLOAT)
+    if then == "Equal":
+        return Result(b.apply("Equal", [name, b.const(0, np.int64)]), shape, kind.BOOL)
+    return Result(name, shape, kind.INT64)
+
+
+def preprocessing(b: Builder, shape: tuple[int, ...], is_bytes: bool) -> tuple[Tensor, tuple[int, ...]]:
+    """What is computed of pixels [height, width, channels]; and the shape of these."""
+    name, bound, grid = "x", 4.0, 2
+    if is_bytes:
+        name, bound, grid = b.apply("Cast", [name], to=onnx.TensorProto.FLOAT), 255.0, 0
+    if b.draw(st.booleans()):
+        mean = 8 * b.weight(shape[0])
+        name, bound, grid = b.apply("Sub", [name, b.const(mean)]), bound + 8, max(grid, 1)
+    if is_bytes or b.draw(st.booleans()):
+        power = 6 if is_bytes else 1
+        name, bound, grid = b.apply("Div", [name, b.const(np.float32(2**power))]), bound / 2**power, grid + power
+    return Tensor(b.apply("Transpose", [name], perm=[0, 3, 1, 2]), shape, grid, bound), (*shape[1:], shape[0])
+
+
 @st.composite
-def networks(draw: Draw, operators: int = 10) -> onnx.ModelProto:
+def networks(draw: Draw, operators: int = 10, *, odd: bool = False) -> onnx.ModelProto:
     """A network of up to about ``operators`` random operators with at least one neuron; inputs are those of
-    :func:`tests.helpers.grid_inputs`."""
+    :func:`tests.helpers.grid_inputs`. Some ``odd`` ones have several inputs, take bytes or compute their preprocessing,
+    fold positions into the batch, or answer in integers or booleans."""
     b = Builder(draw, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
-    shape = draw(st.sampled_from([(2, 4, 4), (1, 4, 4), (4, 2, 2), (3,)]))
-    b.tensors.append(Tensor("x", shape, 2, 4.0))
+    shape: tuple[int, ...] = draw(st.sampled_from([(2, 4, 4), (1, 4, 4), (4, 2, 2), (3,)]))
+    inputs, types = {"x": shape}, {}
+    if odd and len(shape) == 3 and draw(st.booleans()):
+        is_bytes = draw(st.booleans())
+        first, inputs["x"] = preprocessing(b, shape, is_bytes)
+        types["x"] = onnx.TensorProto.UINT8 if is_bytes else onnx.TensorProto.FLOAT
+        b.tensors.append(first)
+    else:
+        b.tensors.append(Tensor("x", shape, 2, 4.0))
+    if odd and draw(st.booleans()):
+        inputs["second"] = shape
+        b.tensors.append(Tensor("second", shape, 2, 4.0))
+        join(b, b.tensors[0])
     for step in range(draw(st.integers(2, operators))):
         # mostly onwards from the last tensor, sometimes from an earlier one
         x = b.tensors[-1] if draw(st.integers(0, 3)) else draw(st.sampled_from(b.tensors))
         operator = neuron if step == 0 and draw(st.booleans()) else draw(st.sampled_from(OPERATORS))
+        if odd and not draw(st.integers(0, 7)):
+            operator = tokens
         operator(b, x if x.bits + HEADROOM <= BITS else neuron(b, x))
-    if b.tensors[-1].name == "x" or not b.spikes(b.tensors[-1]):
+    if b.tensors[-1].name in inputs or not b.spikes(b.tensors[-1]):
         neuron(b, b.tensors[-1])
-    computed = [t for t in b.tensors if t.name != "x"]
-    outputs = [computed[-1]]
+    computed = [t for t in b.tensors if t.name not in inputs]
+    outputs: list[Tensor | Result] = [computed[-1]]
     if len(computed) > 1 and draw(st.booleans()):
         outputs.append(draw(st.sampled_from(computed[:-1])))
+    if odd and draw(st.booleans()):
+        outputs[0] = tail(b, computed[-1])
     batch = draw(st.sampled_from(["N", "N", 1]))
     return model_of(
         b.nodes,
-        {"x": [batch, *shape]},
+        {name: [batch, *sample] for name, sample in inputs.items()},
         {t.name: [batch, *t.shape] for t in outputs},
         b.constants,
+        types={**types, **{t.name: t.kind for t in outputs if isinstance(t, Result)}},
     )

@@ -18,6 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import pascalc
 from pascalc.cli import main
+from pascalc.errors import CompileError
+from pascalc.passes.apply_correction import ApplyCorrection
 from pascalc.runtime import InferenceSession
 from tests.small_networks import Builder, linear_network, residual_network, rows, write
 
@@ -40,10 +42,10 @@ def refused(*arguments: object) -> str:
     return message
 
 
-def compile_refused(model: Path, *words: str) -> str:
+def compile_refused(model: Path, *words: str, options: tuple[str, ...] = ()) -> str:
     """``compile`` refuses the model, names the file and the words, and leaves the folder as it was."""
     before = {p: p.read_bytes() for p in model.parent.iterdir() if p.is_file()}
-    message = refused("compile", model)
+    message = refused("compile", model, *options)
     assert str(model) in message
     for word in words:
         assert word in message
@@ -155,6 +157,47 @@ def test_a_threshold_that_is_not_positive(theta: float, tmp_path: Path) -> None:
 def test_one_channel_of_a_threshold_that_is_negative(tmp_path: Path) -> None:
     path = write(linear_network(theta=np.r_[np.ones(11), -1].reshape(1, 12)), tmp_path / "model.onnx")
     compile_refused(path, "threshold is zero, negative or NaN", "(node '/act/Floor_4')")
+
+
+@pytest.mark.parametrize("schedule", ["unrolled", "collapsed"])
+@pytest.mark.parametrize(
+    ("theta", "levels", "reason"),
+    [
+        (5e-38, 32, "a threshold of 5e-38 is too small for 32 levels"),
+        (np.r_[np.ones(11), 1e-37].reshape(1, 12), 32, "a threshold of 1e-37 is too small for 32 levels"),
+        (1e-44, 1, "too small for 1 levels"),
+        (3e38, 2, "a threshold of 3e+38 is too large for 2 levels"),
+    ],
+    ids=["gain overflows", "one channel", "subnormal", "gain subnormal"],
+)
+def test_a_threshold_beyond_the_normal_floats(
+    theta: Any, levels: int, reason: str, schedule: str, tmp_path: Path
+) -> None:
+    path = write(linear_network(levels, theta), tmp_path / "model.onnx")
+    compile_refused(path, reason, "(node 'act')", "It must lie from", options=("--schedule", schedule))
+
+
+@pytest.mark.parametrize(("dtype", "theta"), [(np.float32, 5e-38), (np.float64, 1e-307)], ids=["float32", "float64"])
+def test_a_threshold_of_an_operator_beyond_the_normal_floats(dtype: Any, theta: float, tmp_path: Path) -> None:
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    node = helper.make_node("QCFS", ["x", "t"], ["y"], domain="ai.pascalc", levels=32, phi=0.5, label="act")
+    values = [helper.make_tensor_value_info(name, kind, ["N", 3]) for name in "xy"]
+    threshold = numpy_helper.from_array(np.asarray(theta, dtype), "t")
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.pascalc", 1)]
+    graph = helper.make_graph([node], "g", values[:1], values[1:], [threshold])
+    path = write(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "model.onnx")
+    compile_refused(path, "is too small for 32 levels", f"not a normal {np.dtype(dtype).name}", "(node 'act')")
+
+
+def test_a_threshold_that_only_other_levels_or_a_correction_take_beyond_the_normal_floats(tmp_path: Path) -> None:
+    path = write(linear_network(2, 1e-37), tmp_path / "model.onnx")
+    pascalc.compile(path)
+    with pytest.raises(CompileError, match="too small for 32 levels"):
+        pascalc.compile(path, tmp_path / "more.onnx", levels={"act": 32}, save_ann=tmp_path / "ann.onnx")
+    correction = ApplyCorrection({}, {"act": np.float64(1e-39)})
+    with pytest.raises(CompileError, match="a threshold of 1e-39 is too small"):
+        pascalc.compile(path, tmp_path / "more.onnx", correction=correction)
+    assert {p.name for p in tmp_path.iterdir()} == {"model.onnx", "model.snn.onnx"}
 
 
 def test_levels_that_are_not_an_integer(tmp_path: Path) -> None:
@@ -411,6 +454,8 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
 from pascalc.cli import main
+from pascalc.errors import CompileError
+from pascalc.passes.apply_correction import ApplyCorrection
 main(sys.argv[2:])
 """
 
@@ -435,7 +480,7 @@ def test_a_disk_that_is_full_half_way(room: int, tmp_path: Path) -> None:
 def test_an_unknown_pass(model: Path) -> None:
     message = refused("compile", model, "--stop-after", "unroll")
     assert "there is no pass 'unroll'" in message
-    assert "unroll-time, verify-types." in message
+    assert "unroll-time, avoid-fusions, verify-types." in message
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 import pascalc.modelfile
 from pascalc.errors import CompileError
 from pascalc.modelfile import load, save, to_bytes
-from tests.helpers import Array, constant, model_of, parse, run
+from tests.helpers import Array, constant, model_of, parse, run, with_bodies
 
 node = onnx.helper.make_node
 X = {"x": np.arange(6, dtype=np.float32).reshape(3, 2)}
@@ -167,6 +167,65 @@ def test_functions_of_the_model_are_inlined(tmp_path: Path) -> None:
     model = load(written(proto, tmp_path))
     assert [n.op for n in model.graph.nodes] == ["Mul", "Add"]
     np.testing.assert_array_equal(run(model, X)[0], run(proto, X)[0])
+
+
+@pytest.mark.parametrize(
+    ("domain", "name", "owner"),
+    [
+        ("", "Relu", "ONNX itself"),
+        ("ai.onnx", "Relu", "ONNX itself"),
+        ("", "NoSuchOperator", "ONNX itself"),
+        ("ai.onnx.ml", "Binarizer", "the domain 'ai.onnx.ml'"),
+        ("com.microsoft", "Gelu", "the domain 'com.microsoft'"),
+        ("com.microsoft.nchwc", "ReorderInput", "the domain 'com.microsoft.nchwc'"),
+        ("com.ms.internal.nhwc", "Conv", "the domain 'com.ms.internal.nhwc'"),
+        ("ai.onnx.preview.training", "Adam", "the domain 'ai.onnx.preview.training'"),
+    ],
+)
+def test_functions_that_onnxruntime_ignores_are_refused(domain: str, name: str, owner: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(function_model(domain, name), path)
+    with pytest.raises(CompileError, match=f"among the operators of {owner}: onnxruntime ignores it") as caught:
+        load(path)
+    assert (caught.value.file, caught.value.node) == (str(path), name)
+    assert "another domain" in caught.value.hint
+
+
+@pytest.mark.parametrize(("domain", "name"), [("my.company", "Relu"), ("com.microsoft", "NoSuchOperator")])
+def test_functions_that_onnxruntime_takes_are_inlined(domain: str, name: str, tmp_path: Path) -> None:
+    model = function_model(domain, name)
+    assert run(model, {"x": np.float32([-1, 2])})[0].tolist() == [1, -2]
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    assert [node.op for node in load(path).graph.nodes] == ["Neg"]
+
+
+@pytest.mark.parametrize("where", ["function", "node"])
+def test_overloads_of_our_operators_are_refused(where: str, tmp_path: Path) -> None:
+    model = with_bodies(
+        parse(
+            "g (float[N] x) => (float[N] y) <float t = {2}> "
+            '{ y = ai.pascalc.QCFS <levels = 4, phi = 0.5, label = "a"> (x, t) }'
+        )
+    )
+    (model.functions[0] if where == "function" else model.graph.node[0]).overload = "fast"
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    with pytest.raises(CompileError, match="it has the overload 'fast'") as caught:
+        load(path)
+    assert caught.value.node == "QCFS"
+
+
+def function_model(domain: str, name: str) -> onnx.ModelProto:
+    """y = -x, by a function."""
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    negate = onnx.helper.make_node("Neg", ["a"], ["b"])
+    function = onnx.helper.make_function(domain, name, ["a"], ["b"], [negate], opsets)
+    values = [onnx.helper.make_tensor_value_info(v, onnx.TensorProto.FLOAT, ["N"]) for v in "xy"]
+    call = onnx.helper.make_node(name, ["x"], ["y"], domain=domain)
+    graph = onnx.helper.make_graph([call], "g", values[:1], values[1:])
+    opsets += [onnx.helper.make_opsetid(domain, 1)] if domain else []
+    return onnx.helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=10)
 
 
 def test_function_body_of_ours_that_differs_is_told(tmp_path: Path) -> None:

@@ -183,6 +183,25 @@ def test_external_data(rows: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("schedule", ["unrolled", "collapsed"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32])
+def test_preprocessing_in_the_network(dtype: Any, schedule: str, tmp_path: Path) -> None:
+    """Pixels from 0 to 255, channels last: cast, mean, deviation, channels first."""
+    b = Builder(4)
+    b.input("x", ["N", 8, 8, 3], helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    x = b.node("Cast", ["x"], "cast", to=TensorProto.FLOAT)
+    x = b.node("Sub", [x, b.constant("mean", [123.7, 116.3, 103.5])], "centre")
+    x = b.node("Div", [x, b.constant("std", [58.4, 57.1, 57.4])], "scale")
+    x = b.node("Transpose", [x], "first", perm=[0, 3, 1, 2])
+    x = b.qcfs(b.conv(x, "conv1", (3, 4)), "a", 4, 1.5)
+    x = b.qcfs(b.conv(b.node("MaxPool", [x], "pool", kernel_shape=[2, 2], strides=[2, 2]), "conv2", (4, 4)), "b", 2)
+    x = b.gemm(b.node("Flatten", [x], "flat"), "fc", (64, 5))
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(3).integers(0, 256, (8, 8, 8, 3)).astype(dtype))
+    result = assert_lossless(b.model({"y": x}), tmp_path / "data.npz", schedule)
+    assert result.network.spiking_macs == result.network.macs - 3 * 4 * 9 * 64
+    assert result.network.not_spiking == []
+
+
+@pytest.mark.parametrize("schedule", ["unrolled", "collapsed"])
 def test_a_part_of_the_batch(schedule: str, tmp_path: Path) -> None:
     """What lies behind it has another number of samples, whatever the batch is."""
     b = Builder(0)

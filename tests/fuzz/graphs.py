@@ -22,7 +22,7 @@ INVALID = (0.0, -1.0, float("nan"), float("inf"))
 @st.composite
 def wild_networks(draw: Draw, operators: int = 12) -> onnx.ModelProto:
     """A network that compiles, or is to be refused."""
-    model = draw(networks(operators))
+    model = draw(networks(operators) | networks(operators, odd=True))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     thetas = {n.input[1] for n in model.graph.node if n.op_type == "QCFS"}
     halves = {n.input[1] for n in model.graph.node if n.op_type in ("Add", "Clip", "Pow")}

@@ -34,7 +34,8 @@ def _inputs(path: Path) -> dict[str, np.ndarray] | None:
         if prod(dims) > LARGEST:
             return None
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        feeds[value.name] = rng.normal(0, 1, dims).astype(dtype)
+        pixels = dtype == np.uint8
+        feeds[value.name] = rng.integers(0, 256, dims).astype(dtype) if pixels else rng.normal(0, 1, dims).astype(dtype)
     return feeds
 
 

@@ -82,7 +82,7 @@ FORMS: dict[str, Callable[[Array, Array, Array], list[Step]]] = {
 
 
 def chain(steps: list[Step], shape: tuple[int | str, ...]) -> onnx.ModelProto:
-    """The steps one behind the other, from x to y; the Floor is named /act/Floor."""
+    """The steps one behind the other, from x to y; the Floor is named /act/Floor, further ones after their place."""
     nodes, constants, tensor = [], [], "x"
     for index, (operator, *values) in enumerate(steps):
         names = []
@@ -92,7 +92,8 @@ def chain(steps: list[Step], shape: tuple[int | str, ...]) -> onnx.ModelProto:
                 constants.append(constant(names[-1], value))
         out = "y" if index == len(steps) - 1 else f"t{index}"
         inputs = [*names, tensor] if operator.endswith("<") else [tensor, *names]
-        name = "/act/Floor" if operator == "Floor" else f"n{index}"
+        floor = "/act/Floor" if all(node.op_type != "Floor" for node in nodes) else f"/act{index}/Floor"
+        name = floor if operator == "Floor" else f"n{index}"
         nodes.append(onnx.helper.make_node(operator.rstrip("<"), inputs, [out], name=name))
         tensor = out
     return model_of(nodes, {"x": shape}, {"y": shape}, constants)
@@ -169,6 +170,33 @@ def test_any_level_and_threshold(form: str, levels: int, thetas: list[float]) ->
     assert operators(model) == ["QCFS"]
     assert the_neuron(model).attrs["levels"] == levels
     assert_same_levels(source, model, probes(theta, levels, 0.5, 2_000), theta, levels, 0.5)
+
+
+@settings(max_examples=250, deadline=None, derandomize=True)
+@given(st.data())
+def test_every_neuron_of_a_row_is_recognised(data: st.DataObject) -> None:
+    usual = ["clip, scale, floor", "scale, floor, clip"]
+    forms = data.draw(st.lists(st.sampled_from([*usual, *usual, *usual, *FORMS]), min_size=2, max_size=3))
+    scales = st.sampled_from([0.5, 1.0, 1.0, 2.0, 4.0])
+    steps: list[Step] = []
+    for form in forms:
+        theta = data.draw(scales | st.lists(scales, min_size=3, max_size=3))
+        steps += FORMS[form](f32(theta), f32(data.draw(st.sampled_from([1, 2, 4, 4, 8]))), f32(0.5))
+    source = chain(steps, ("N", 3))
+
+    model, count = up_to(source, "recognise-qcfs")
+
+    assert count == len(forms)
+    assert {"Floor", "Clip", "Min", "Max", "Relu"}.isdisjoint(operators(model))
+    assert_same_outputs(source, model, batch=500)
+
+
+def test_a_row_of_different_levels_and_thresholds_keeps_the_order() -> None:
+    first = FORMS["scale, floor, clip"](f32(1), f32(8), f32(0.5))
+    second = FORMS["clip, scale, floor"](f32([1, 0.5, 2]), f32(2), f32(0.5))
+    model, _ = up_to(chain([*first, *second, *second], ("N", 3)), "recognise-qcfs")
+    assert [node.attrs["levels"] for node in model.graph.nodes] == [8, 2, 2]
+    assert [node.inputs[1].values.tolist() for node in model.graph.nodes] == [1.0, [1, 0.5, 2], [1, 0.5, 2]]
 
 
 def test_per_channel_threshold_loses_the_batch_axis() -> None:
