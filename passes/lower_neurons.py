@@ -12,6 +12,7 @@ from typing import ClassVar
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
+from pascalc.errors import CompileError
 from pascalc.graph import Model, is_ours
 from pascalc.passes.base import Pass
 
@@ -35,6 +36,13 @@ class LowerNeurons(Pass):
         for node in model.graph.nodes:
             if is_ours(node, ops.QCFS.name):
                 levels = node.attrs["levels"]
+                if 0 in (node.inputs[0].shape or []):
+                    raise CompileError(
+                        f"an activation of the shape {node.inputs[0].shape} holds no values",
+                        file=model.file,
+                        node=node.attrs["label"],
+                        hint="Leave it out of the model, or compile with --schedule collapsed.",
+                    )
                 node.op = neuron.operator.name
                 node.name = model.unique_name(f"{node.attrs['label']}/{node.op}")
                 # where any number of steps will do, it is known once time is unrolled

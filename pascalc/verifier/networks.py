@@ -170,4 +170,4 @@ def encode(neuron: Neuron, counts: Array) -> Array:
         return np.asarray(counts.astype(kind) * neuron.unit)
     steps = np.arange(1, neuron.steps_out + 1, dtype=counts.dtype).reshape(-1, *[1] * counts.ndim)
     train = np.multiply(counts >= steps, neuron.unit, dtype=kind)
-    return np.asarray(train.reshape(-1, *counts.shape[1:]))
+    return np.asarray(train.reshape(neuron.steps_out * len(counts), *counts.shape[1:]))
