@@ -17,7 +17,7 @@ import numpy as np
 
 from pascalc import ops, pipeline
 from pascalc.files import read_bytes
-from pascalc.graph import Array, Model, is_ours
+from pascalc.graph import Array, Model, is_ours, producer
 from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import Neuron, neurons
 from pascalc.passes import ANALYSIS
@@ -66,6 +66,8 @@ class SourceNetworks:
             self._forms.append(_Form(main_tensors(read_bytes(path)), lambda: read_bytes(path)))
         if not pairing.requantised:
             self._forms.append(_Form(set(plain.graph.tensors()), lambda: to_bytes(load(path))))
+        #: Whether activations can be cut out only as one operator: somebody else uses what one is made of.
+        self._whole = _is_cut_inside(plain, pairing)
         self._forms.append(_Form(None, lambda: to_bytes(analysed(path, pairing.requantised))))
 
     @cached_property
@@ -78,7 +80,8 @@ class SourceNetworks:
     @cached_property
     def reference(self) -> Probed:
         """The source with its activations and what it computes shown."""
-        return self._probed([*self._cuts, *(o.name for o in self.pairing.outputs)])
+        names = [*self._cuts, *(o.name for o in self.pairing.outputs)]
+        return Probed(self._form(names).make, names, folder=self.path.parent, threads=self.threads)
 
     @property
     def reference_is_itself(self) -> bool:
@@ -104,11 +107,9 @@ class SourceNetworks:
     @cached_property
     def stretches(self) -> Probed:
         """The source cut behind its neurons and computed operators."""
-        return self._probed(self.pairing.shown(), self._dtypes)
-
-    def _probed(self, names: list[str], cuts: Mapping[str, np.dtype[np.generic]] | None = None) -> Probed:
-        form = self._form([*self._cuts, *names])
-        return Probed(form.make, names, cuts, folder=self.path.parent, threads=self.threads)
+        names = self.pairing.shown()
+        form = self._forms[-1] if self._whole else self._form([*self._cuts, *names])
+        return Probed(form.make, names, self._dtypes, folder=self.path.parent, threads=self.threads)
 
     def _form(self, names: list[str]) -> _Form:
         """The most direct form of the source that has these tensors."""
@@ -161,6 +162,24 @@ class CompiledNetworks:
         return Probed(
             lambda: read_bytes(self.path), names, cuts, folder=self.path.parent, threads=self.threads, stock=stock
         )
+
+
+def _is_cut_inside(model: Model, pairing: Pairing) -> bool:
+    """Whether a cut lies between the current and the activation of a neuron in the source as it is written."""
+    tensors = model.graph.tensors()
+    cuts = {n for x in pairing.computed for n in x.outputs} | {x.after for x in pairing.layers}
+    for layer in pairing.layers:
+        node = producer(tensors[layer.after]) if layer.after in tensors else None
+        waiting = [] if node is None else list(node.inputs)
+        while waiting:
+            tensor = waiting.pop()
+            node = producer(tensor)
+            if node is None or tensor.name == layer.before:
+                continue
+            if tensor.name in cuts:
+                return True
+            waiting += node.inputs
+    return False
 
 
 def encode(neuron: Neuron, counts: Array) -> Array:
