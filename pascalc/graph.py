@@ -181,8 +181,8 @@ def captured(node: gs.Node) -> list[gs.Tensor]:
     return list(found.values())
 
 
-def sweep(model: Model) -> int:
-    """Remove the nodes that no output of the network depends on; returns how many."""
+def living(model: Model) -> list[gs.Node]:
+    """The nodes that an output of the network depends on, in the order of the graph."""
     alive: set[int] = set()
     stack = [p for t in model.graph.outputs for p in t.inputs]
     while stack:
@@ -190,8 +190,15 @@ def sweep(model: Model) -> int:
         if id(node) not in alive:
             alive.add(id(node))
             stack += [p for t in (*node.inputs, *captured(node)) for p in t.inputs]
+    return [node for node in model.graph.nodes if id(node) in alive]
+
+
+def sweep(model: Model) -> int:
+    """Remove the nodes that no output of the network depends on; returns how many."""
+    kept = living(model)
+    alive = {id(node) for node in kept}
     dead = [node for node in model.graph.nodes if id(node) not in alive]
-    model.graph.nodes[:] = [node for node in model.graph.nodes if id(node) in alive]
+    model.graph.nodes[:] = kept
     for node in dead:
         node.inputs.clear()
         node.outputs.clear()

@@ -101,6 +101,13 @@ def is_sum_of_products(node: gs.Node) -> bool:
     return is_operator(node, *_PRODUCTS, "Sub", "BatchNormalization", *_MOVES, *_BOUNDED_BY_INPUT) or _is_scaling(node)
 
 
+def is_linear(node: gs.Node) -> bool:
+    """Whether the node is linear in each of its variable inputs, so that random values show what it does: a sum of
+    products that neither takes a maximum nor has a kink."""
+    kinks = ("MaxPool", "GlobalMaxPool", "Relu", "Clip", "Abs", "LeakyRelu")
+    return is_operator(node, "Shape", "Size") or (is_sum_of_products(node) and not is_operator(node, *kinks))
+
+
 def is_float(tensor: gs.Tensor) -> bool:
     """Whether the tensor is known to hold floats."""
     return tensor.dtype is not None and bool(np.issubdtype(tensor.dtype, np.floating))

@@ -471,7 +471,7 @@ def test_another_computed_operator(tmp_path: Path) -> None:
     emitted.node("argmax").op_type = "ArgMin"
     result = _verdict(tmp_path, source, emitted)
     assert result.first_difference == "argmax"
-    assert result.findings()[0] == "argmax: the compiled network has another ArgMin in place of the source's ArgMax"
+    assert "argmax: the compiled network has another ArgMin in place of the source's ArgMax" in result.findings()
 
 
 def test_a_computed_operator_with_other_attributes(tmp_path: Path) -> None:

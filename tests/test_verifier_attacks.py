@@ -439,6 +439,38 @@ def test_a_weight_so_small_that_dense_sums_hide_it(tmp_path: Path) -> None:
     case.is_caught("the outputs")
 
 
+@pytest.mark.parametrize("op", ["Clip", "Relu", "Min", "Where"])
+def test_a_kink_far_from_all_data(op: str, tmp_path: Path) -> None:
+    """What differs only on inputs that nobody tried: no random value finds it, its operator gives it away."""
+    case = Case(tmp_path, linear_network(), {"x": rows(30)})
+    e = case.emitted
+    far, near = e.constant("far", np.float32(1e6)), e.constant("near", np.float32(-1e6))
+    nodes = {
+        "Clip": [helper.make_node("Clip", ["<in>", near, far], ["<out>"])],
+        "Relu": [
+            helper.make_node("Add", ["<in>", far], ["up"]),
+            helper.make_node("Relu", ["up"], ["kinked"]),
+            helper.make_node("Sub", ["kinked", far], ["<out>"]),
+        ],
+        "Min": [helper.make_node("Min", ["<in>", far], ["<out>"])],
+        "Where": [
+            helper.make_node("Less", ["<in>", far], ["is_near"]),
+            helper.make_node("Where", ["is_near", "<in>", near], ["<out>"]),
+        ],
+    }
+    e.insert_behind("fc1", *nodes[op])
+    assert any("is not in the source network" in line for line in case.is_caught().findings())
+
+
+def test_a_kink_of_the_source_that_was_moved(tmp_path: Path) -> None:
+    b = Builder(3)
+    x = b.node("Clip", [b.input("x", ["N", 6]), b.constant("lo", -9.0), b.constant("hi", 9.0)], "limit")
+    x = b.qcfs(b.gemm(x, "fc1", (6, 12)), "act", 4, 1.5)
+    case = Case(tmp_path, b.model({"y": behind(b, x)}), {"x": rows(30)})
+    case.emitted.edit("limit", 2, lambda value: value * np.float32(2))
+    assert any("is not as in the source" in line for line in case.is_caught().findings())
+
+
 @pytest.mark.parametrize("node", ["conv1", "conv3", "fc2"])
 def test_faults_are_found_without_data(node: str, tmp_path: Path) -> None:
     case = Case(tmp_path, residual_network(), {"x": images(4)})

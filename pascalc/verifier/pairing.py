@@ -22,10 +22,10 @@ import onnx_graphsurgeon as gs
 
 from pascalc import ops
 from pascalc.errors import CompileError
-from pascalc.graph import BATCH, Model, is_constant, is_operator, is_ours, producer
+from pascalc.graph import BATCH, Model, is_constant, is_operator, is_ours, living, producer
 from pascalc.metadata import recorded_levels
 from pascalc.neurons import Neuron, before_accumulate, neurons
-from pascalc.rounding import is_sum_of_products
+from pascalc.rounding import is_linear, is_sum_of_products
 from pascalc.verifier.record import ComputedCheck, LayerCheck, Verification
 
 
@@ -142,6 +142,7 @@ class _Pairs:
         for node in operators:
             self._computed(node)
         self._outputs()
+        self._strangers()
 
     # --- neurons ------------------------------------------------------------------------------------------------------
 
@@ -269,6 +270,27 @@ class _Pairs:
             origin = "neuron" if tensor.name in activations else origin
             per_sample = bool(tensor.shape) and tensor.shape[0] == BATCH
             self.found.outputs.append(Output(tensor.name, origin, self._steps(tensor), per_sample))
+
+    # --- everything else ----------------------------------------------------------------------------------------------
+
+    def _strangers(self) -> None:
+        """Operators of the compiled network that are not linear and not the source's. Random values show whatever a
+        linear operator does; what has a kink somewhere they may miss, so that it must be the source's own."""
+        known = {t.name: node for node in self.known.graph.nodes for t in node.outputs}
+        known |= {node.name: node for node in self.known.graph.nodes if node.name}
+        for node in living(self.emitted):
+            if is_linear(node) or is_ours(node, *ops.OPERATORS):
+                continue
+            name = node.name or node.outputs[0].name
+            namesakes = [known[n] for n in (*(t.name for t in node.outputs), node.name) if n in known]
+            twin = next((x for x in namesakes if (x.op, x.domain or "") == (node.op, node.domain or "")), None)
+            if twin is None:
+                self.result.problems.append(f"the operator '{name}' ({node.op}) is not in the source network")
+                continue
+            # the windows of a pool show in random values; computed operators are compared with what they get
+            by_itself = is_stretch(node) and not is_operator(node, "MaxPool", "GlobalMaxPool")
+            if by_itself and not self._same_operator(twin, node, []):
+                self.result.problems.append(f"the operator '{name}' ({node.op}) is not as in the source network")
 
 
 def is_stretch(node: gs.Node) -> bool:
