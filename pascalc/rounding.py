@@ -9,6 +9,7 @@ products (Softmax, Sigmoid, ...) counts with its own absolute value and the larg
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,29 @@ from pascalc.runtime import InferenceSession
 _ULPS = 4
 
 
-def allowance(steps: int) -> float:
-    """Units in the last place that a sum of products may be off when it arrives as a train of ``steps`` parts.
+def allowance(steps: int, terms: int = 1) -> float:
+    """Units in the last place that a sum of products may be off.
 
-    Adding T numbers one after the other is off by at most (T-1)/2 units in the last place of the sum of their absolute
-    values (Higham, Accuracy and Stability of Numerical Algorithms, sec. 4.2).
+    Args:
+        steps: the time steps of the longest train that it arrives in. Adding T numbers one after the other is off by at
+            most (T-1)/2 units in the last place of the sum of their absolute values (Higham, Accuracy and Stability of
+            Numerical Algorithms, sec. 4.2).
+        terms: the most values that a pool or a reduction on the way adds, which onnxruntime does one after the other,
+            too. They are many, so that the errors' random walk is taken and not the worst case: half the square root
+            (Higham and Mary, SIAM J. Sci. Comput. 41, 2019).
     """
-    return _ULPS + (steps - 1) / 2
+    return _ULPS + (steps - 1) / 2 + (sqrt(terms) - 1) / 2
+
+
+def summed_terms(node: gs.Node) -> int:
+    """How many values a pool or a reduction adds up for one result; 1 for all else, and where it is not known."""
+    if is_operator(node, "AveragePool"):
+        return int(prod(node.attrs.get("kernel_shape", [1])))
+    if is_operator(node, "GlobalAveragePool", "ReduceMean", "ReduceSum"):
+        before, after = (list(t.shape or [None])[1:] for t in (node.inputs[0], node.outputs[0]))
+        if all(isinstance(d, int) and d > 0 for d in (*before, *after)):
+            return max(1, prod(before) // prod(after))
+    return 1
 
 
 #: Sums of products of all inputs; a data input that is only moved, pooled or summed; bounded by the input.

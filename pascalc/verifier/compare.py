@@ -8,10 +8,11 @@ source's stretches give what is expected. The compiled network's values are besi
 - every count: the level of the source's current; where it is not, a *root mismatch*, with its margin and bound;
 - every input of a computed operator, and every output: within its bound, or equal where it is no float.
 
-With eps the unit in the last place, P the sum of absolute products and T the steps that are added up,
+With eps the unit in the last place, P the sum of absolute products, T the steps that are added up and n the values that
+a pool or a reduction adds up,
 
-    bound = (4 + (T-1)/2) * eps * (P*L/theta + 2*max(|u|, 1))        of u = z*L/theta + phi, in levels
-    bound = (4 + (T-1)/2) * eps * (P + 2*|x|)                        of any other float x
+    bound = (4 + (T-1)/2 + (sqrt(n)-1)/2) * eps * (P*L/theta + 2*max(|u|, 1))        of u = z*L/theta + phi, in levels
+    bound = (4 + (T-1)/2 + (sqrt(n)-1)/2) * eps * (P + 2*|x|)                        of any other float x
 
 Nothing is taken for granted: what was not seen in a trial is a fault.
 """
@@ -24,7 +25,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from pascalc.graph import Array
-from pascalc.rounding import allowance
 from pascalc.verifier.networks import Values
 from pascalc.verifier.pairing import Layer, Output, Pairing
 from pascalc.verifier.record import MAX_ROOTS_SHOWN, Root, Verification
@@ -88,7 +88,7 @@ class Comparison:
                 if given is None:
                     once(item.check.problems, f"its input '{feed.compiled}' could not be measured")
                     continue
-                excess, problem = excess_of(expected, given, trial.total(feed.source), feed.steps)
+                excess, problem = excess_of(expected, given, trial.total(feed.source), feed.ulps)
                 item.check.excess = max(item.check.excess, excess)
                 once(item.check.problems, problem)
         for output in self.pairing.outputs:
@@ -187,7 +187,7 @@ class Comparison:
             return
         if output.origin == "computed":
             return  # the operator is the source's, and so are its inputs
-        excess, problem = excess_of(*self.expected_output(output, trial, given), output.steps)
+        excess, problem = excess_of(*self.expected_output(output, trial, given), output.ulps)
         self.result.output_excess = max(self.result.output_excess, excess)
         once(self.result.output_problems, problem and f"'{output.name}': {problem}")
 
@@ -218,7 +218,7 @@ def root_margins(
 def _bound(layer: Layer, total: Array, gain: Array, u: Array) -> Array:
     """The rounding bound of u, in levels."""
     eps = float(np.finfo(layer.threshold.dtype).eps)
-    return np.asarray((total * gain + 2 * np.maximum(np.abs(u), 1)) * u.dtype.type(allowance(layer.steps) * eps))
+    return np.asarray((total * gain + 2 * np.maximum(np.abs(u), 1)) * u.dtype.type(layer.ulps * eps))
 
 
 def levels_of(layer: Layer, activation: Array) -> tuple[Array, bool]:
@@ -236,25 +236,25 @@ def activation_of(layer: Layer, levels: Array) -> Array:
     return np.asarray(levels.astype(kind) * (layer.threshold / kind.type(layer.levels)))
 
 
-def excess_of(expected: Array, given: Array, total: Array | None, steps: int) -> tuple[float, str]:
+def excess_of(expected: Array, given: Array, total: Array | None, ulps: float) -> tuple[float, str]:
     """The largest ratio of a difference to its rounding bound, and a problem or an empty text."""
     problem = _misfit(expected, given)
     if problem:
         return 0.0, problem
     if expected.dtype.kind != "f":
         return 0.0, "" if np.array_equal(expected, given) else "it has other values than the source's"
-    ratio = ratios(expected, given, total, steps)
+    ratio = ratios(expected, given, total, ulps)
     finite = np.isfinite(expected) & np.isfinite(given)
     return float(np.max(ratio, where=finite, initial=0)), _overflow(expected[~finite], given[~finite], "it")
 
 
-def ratios(expected: Array, given: Array, total: Array | None, steps: int) -> Array:
+def ratios(expected: Array, given: Array, total: Array | None, ulps: float) -> Array:
     """The differences of two float arrays of one shape in units of their rounding bound; 0 where both are the same
     infinity or NaN, infinite where only one is."""
     kind = np.finfo(expected.dtype)
     with np.errstate(all="ignore"):
         products = 0 if total is None else np.broadcast_to(total, expected.shape)
-        bound = allowance(steps) * float(kind.eps) * (products + 2 * np.abs(expected))
+        bound = ulps * float(kind.eps) * (products + 2 * np.abs(expected))
         ratio = np.abs(expected - given) / np.maximum(bound, kind.tiny)
         same = (expected == given) | (np.isnan(expected) & np.isnan(given))
     return np.where(same, 0, np.where(np.isnan(ratio), np.inf, ratio))

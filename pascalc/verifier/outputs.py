@@ -39,7 +39,7 @@ class Answers:
                 expected = trial.seen.get(output.name, expected)
             if not self._fits(output, expected, given, what):
                 continue
-            wrong |= _rows(differing(expected, given, total, output.steps), output, trial.rows)
+            wrong |= _rows(differing(expected, given, total, output.ulps), output, trial.rows)
         return wrong
 
     def off(self, trial: Trial, real: Values, theirs: list[Values], same: Array) -> Array:
@@ -55,7 +55,7 @@ class Answers:
             for values in theirs:
                 expected = values[output.name]
                 if self._fits(output, expected, given, "the file"):
-                    everywhere &= _rows(differing(expected, given, total, output.steps), output, trial.rows)
+                    everywhere &= _rows(differing(expected, given, total, output.ulps), output, trial.rows)
             # a row of an output that mixes samples counts only where no count of the batch differs
             wrong |= everywhere & (same if output.per_sample else same.all())
         return wrong
@@ -85,10 +85,10 @@ class Answers:
         return False
 
 
-def differing(expected: Array, given: Array, total: Array | None, steps: int) -> Array:
+def differing(expected: Array, given: Array, total: Array | None, ulps: float) -> Array:
     """Where two arrays of one shape and type differ by more than rounding explains."""
     if expected.dtype.kind == "f":
-        return np.asarray(ratios(expected, given, total, steps) > 1)
+        return np.asarray(ratios(expected, given, total, ulps) > 1)
     return np.asarray(expected != given)
 
 

@@ -25,7 +25,7 @@ from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, is_constant, is_operator, is_ours, living, producer
 from pascalc.metadata import recorded_levels
 from pascalc.neurons import Neuron, before_accumulate, neurons
-from pascalc.rounding import is_linear, is_sum_of_products
+from pascalc.rounding import allowance, is_linear, is_sum_of_products, summed_terms
 from pascalc.verifier.record import ComputedCheck, LayerCheck, Verification
 
 
@@ -39,7 +39,7 @@ class Layer:
         unpooled: the source's current in front of them; ``before`` itself where there are none.
         after: the source's activation.
         current: what the compiled neuron gets; ``fired``: what it gives; ``train``: the same behind those MaxPools.
-        steps: the time steps of the longest train that the current is a sum over.
+        ulps: how far rounding alone may move the current, in units in the last place of its sum of absolute products.
     """
 
     check: LayerCheck
@@ -51,7 +51,7 @@ class Layer:
     current: str
     fired: str
     train: str
-    steps: int
+    ulps: float
 
     @property
     def threshold(self) -> Any:
@@ -66,12 +66,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Feed:
-    """A tensor that goes into a computed operator: its names in the source and in the compiled network, and the time
-    steps of the longest train that it is a sum over."""
+    """A tensor that goes into a computed operator: its names in the source and in the compiled network, and how far
+    rounding may move it."""
 
     source: str
     compiled: str
-    steps: int
+    ulps: float
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Output:
 
     name: str
     origin: Literal["sum", "neuron", "computed"]
-    steps: int
+    ulps: float
     per_sample: bool
 
 
@@ -134,7 +134,7 @@ class _Pairs:
         self.tensors: dict[str, gs.Tensor] = emitted.graph.tensors()
         self.found = Pairing()
         self.cuts: dict[int, int] = {}  # by the source's tensor, the steps that it arrives in
-        self.memo: dict[int, int] = {}
+        self.memo: dict[int, tuple[int, int]] = {}  # the longest train and the most terms that a tensor is a sum over
         paired, operators = self._neurons(), self._operators()
         recorded = recorded_levels(emitted.metadata)
         for neuron, stand_in in paired:
@@ -206,15 +206,16 @@ class _Pairs:
                 current=stand_in.node.inputs[0].name,
                 fired=stand_in.node.outputs[0].name,
                 train=train.name,
-                steps=self._steps(before),
+                ulps=self._ulps(before),
             )
         )
 
-    def _steps(self, tensor: gs.Tensor) -> int:
-        """The steps of the longest train among the cuts that a tensor of the source is a stretch away from."""
+    def _ulps(self, tensor: gs.Tensor) -> float:
+        """How far a tensor of the source may be off by rounding alone, given the cuts that it is a stretch away from, in
+        units in the last place of its sum of absolute products."""
         own = self.cuts.get(id(tensor))
         if own is not None:
-            return own
+            return allowance(own)
         waiting = [tensor]
         while waiting:
             top = waiting[-1]
@@ -224,10 +225,13 @@ class _Pairs:
             if missing:
                 waiting += missing
                 continue
-            given = () if node is None else node.inputs
-            self.memo[id(top)] = max((self.cuts.get(id(t)) or self.memo[id(t)] for t in given), default=1)
+            reached = [(1, 1)] if node is None else [(1, summed_terms(node))]
+            for given in () if node is None else node.inputs:
+                steps = self.cuts.get(id(given))
+                reached.append(self.memo[id(given)] if steps is None else (steps, 1))
+            self.memo[id(top)] = max(s for s, _ in reached), max(n for _, n in reached)
             waiting.pop()
-        return self.memo[id(tensor)]
+        return allowance(*self.memo[id(tensor)])
 
     # --- what is computed ---------------------------------------------------------------------------------------------
 
@@ -253,7 +257,7 @@ class _Pairs:
         if places[0] != places[1] or not self._same_operator(node, twin, pairs):
             check.problems.append(f"the compiled network has another {twin.op} in place of the source's {node.op}")
             return
-        feeds = [Feed(a.name, b.name, self._steps(a)) for a, b in pairs]
+        feeds = [Feed(a.name, b.name, self._ulps(a)) for a, b in pairs]
         self.found.computed.append(Computed(check, feeds, [t.name for t in outputs]))
 
     def _same_operator(self, a: gs.Node, b: gs.Node, pairs: list[tuple[gs.Tensor, gs.Tensor]]) -> bool:
@@ -269,7 +273,7 @@ class _Pairs:
             origin: Literal["sum", "neuron", "computed"] = "computed" if id(tensor) in computed else "sum"
             origin = "neuron" if tensor.name in activations else origin
             per_sample = bool(tensor.shape) and tensor.shape[0] == BATCH
-            self.found.outputs.append(Output(tensor.name, origin, self._steps(tensor), per_sample))
+            self.found.outputs.append(Output(tensor.name, origin, self._ulps(tensor), per_sample))
 
     # --- everything else ----------------------------------------------------------------------------------------------
 
