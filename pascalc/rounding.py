@@ -45,7 +45,7 @@ def summed_terms(node: gs.Node) -> int:
     if is_operator(node, "GlobalAveragePool", "ReduceMean", "ReduceSum"):
         before, after = (list(t.shape or [None])[1:] for t in (node.inputs[0], node.outputs[0]))
         if all(isinstance(d, int) and d > 0 for d in (*before, *after)):
-            return max(1, prod(before) // prod(after))
+            return max(1, int(prod(before) // prod(after)))
     return 1
 
 

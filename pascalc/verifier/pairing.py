@@ -211,8 +211,8 @@ class _Pairs:
         )
 
     def _ulps(self, tensor: gs.Tensor) -> float:
-        """How far a tensor of the source may be off by rounding alone, given the cuts that it is a stretch away from, in
-        units in the last place of its sum of absolute products."""
+        """How far a tensor of the source may be off by rounding alone, given the cuts before it, in units in the last
+        place of its sum of absolute products."""
         own = self.cuts.get(id(tensor))
         if own is not None:
             return allowance(own)
