@@ -27,7 +27,7 @@ from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Array, Model, has_tensor, is_constant, is_operator, set_input, sweep
 from pascalc.linear import check_convolution, is_layer
 from pascalc.modelfile import skeleton
-from pascalc.ops import DOMAIN
+from pascalc.ops import DOMAIN, MAX_LEVELS
 from pascalc.passes.base import Pass
 
 Shape = list[Any] | None
@@ -79,6 +79,40 @@ class InferShapes(Pass):
         return rewrites
 
 
+def set_shapes(model: Model) -> None:
+    """Set the shapes of a network without changing it. A first axis that is k times the batch, as that of a train of k
+    steps, is ``"k*batch"``."""
+    shapes = _probe(_without_bodies(skeleton(model)[0]), _batched_inputs(model), model, trains=True)
+    for tensor in model.graph.tensors().values():
+        if not is_constant(tensor) and tensor.name in shapes:
+            tensor.shape = shapes[tensor.name][1]
+
+
+def _without_bodies(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The network with the project's operators replaced by what has the same shape and is easily inferred: a train of a
+    steps becomes one of b steps as every a-th row of b copies of it."""
+    nodes: list[onnx.NodeProto] = []
+    for number, node in enumerate(proto.graph.node):
+        if node.domain != DOMAIN:
+            nodes.append(node)
+            continue
+        attributes = {a.name: a.i for a in node.attribute}
+        before = attributes.get("steps", 1) if node.op_type == "Accumulate" else attributes.get("steps_in", 1)
+        after = attributes.get("steps", 1) if node.op_type == "Spread" else attributes.get("steps_out", 1)
+        if not 1 <= min(before, after) <= max(before, after) <= MAX_LEVELS:
+            raise CompileError("it has trains of an impossible length", node=node.name)
+        names = [f"{node.output[0]}/{part}/{number}" for part in ("copies", "first", "last", "axis", "every")]
+        for name, value in zip(names[1:], (0, 2**62, 0, before), strict=True):
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value]), name))
+        nodes.append(onnx.helper.make_node("Concat", [node.input[0]] * after, names[:1], axis=0))
+        nodes.append(onnx.helper.make_node("Slice", names, node.output))
+    plain = onnx.ModelProto()
+    plain.CopyFrom(proto)
+    del plain.functions[:], plain.graph.node[:]
+    plain.graph.node.extend(nodes)
+    return plain
+
+
 def _batched_inputs(model: Model) -> set[str]:
     """The inputs whose first axis is the batch: all that share the first input's batch dimension."""
     batched: set[str] = set()
@@ -105,7 +139,7 @@ def _batched_inputs(model: Model) -> set[str]:
     return batched
 
 
-def _probe(proto: onnx.ModelProto, batched: set[str], model: Model) -> Types:
+def _probe(proto: onnx.ModelProto, batched: set[str], model: Model, trains: bool = False) -> Types:
     found = [_infer(proto, batched, batch, model) for batch in _PROBES]
     merged: Types = {}
     for name, (dtype, small) in found[0].items():
@@ -115,8 +149,11 @@ def _probe(proto: onnx.ModelProto, batched: set[str], model: Model) -> Types:
             continue
         shape: list[Any] = []
         for axis, sizes in enumerate(zip(small, large, strict=True)):
+            steps, rest = divmod(sizes[0], _PROBES[0]) if isinstance(sizes[0], int) else (0, 1)
             if axis == 0 and sizes == _PROBES:
                 shape.append(BATCH)
+            elif trains and axis == 0 and steps and not rest and sizes[1] == steps * _PROBES[1]:
+                shape.append(f"{steps}*{BATCH}")
             else:
                 shape.append(sizes[0] if sizes[0] == sizes[1] else None)
         merged[name] = (dtype, shape)

@@ -7,6 +7,8 @@ rounding bound of a dense sum would hide.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,16 +16,19 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from pascalc.data import Data
+from pascalc.errors import CompileError
 from pascalc.graph import Array, Model, is_constant, is_operator
 
 #: Sizes taken for dimensions other than the batch that the network leaves open.
 _OPEN = 32
+#: The most numbers in a random input.
+_MOST = 2**28
 
 
 def random_inputs(model: Model, count: int, rng: np.random.Generator) -> Data:
     """Random samples for every input of a network with shapes inferred.
 
-    Floats are normal, each sample with a scale of its own from 1/4 to 4, half of them without their sign, like images.
+    Floats are normal, each sample with a scale of its own from 1/4 to 256, half of them without sign, like images.
     Integers that index the rows of a table are rows of it; other bytes take all their values, other integers 0 and 1.
     """
     tensors = {t.name: t for t in model.graph.inputs}
@@ -32,9 +37,16 @@ def random_inputs(model: Model, count: int, rng: np.random.Generator) -> Data:
         tensor = value.type.tensor_type
         dims = [d.dim_value if d.HasField("dim_value") else _OPEN for d in tensor.shape.dim]
         shape = (count, *dims[1:])
+        if prod(shape) > _MOST:
+            raise CompileError(
+                f"random inputs of the shape {list(shape)} take too much memory",
+                file=model.file,
+                node=value.name,
+                hint="Give data (--data), or fewer samples (--limit).",
+            )
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         if dtype.kind == "f":
-            scale = 2.0 ** rng.uniform(-2, 2, (count, *[1] * (len(shape) - 1)))
+            scale = 2.0 ** rng.uniform(-2, 8, (count, *[1] * (len(shape) - 1)))
             values: Any = rng.normal(0, 1, shape) * scale
             values[count // 2 :] = np.abs(values[count // 2 :])
         else:
@@ -42,6 +54,20 @@ def random_inputs(model: Model, count: int, rng: np.random.Generator) -> Data:
         inputs[value.name] = np.asarray(values).astype(dtype)
     dims = model.interface_inputs[0].type.tensor_type.shape.dim
     return Data(inputs, None, dims[0].dim_value if dims and dims[0].HasField("dim_value") else None)
+
+
+def open_axes(value: onnx.ValueInfoProto) -> list[int]:
+    """The axes of a network input, other than the batch, whose sizes are open."""
+    dims = value.type.tensor_type.shape.dim
+    return [axis for axis, dim in enumerate(dims) if axis and not dim.HasField("dim_value")]
+
+
+def resized(array: Array, axes: Sequence[int]) -> Array:
+    """Samples of other sizes along these axes: half as large again, by repetition."""
+    for axis in axes:
+        size = array.shape[axis]
+        array = np.take(array, np.arange(size + (size + 1) // 2) % max(size, 1), axis)
+    return array
 
 
 def _range(tensor: gs.Tensor | None, dtype: np.dtype[Any]) -> tuple[int, int]:

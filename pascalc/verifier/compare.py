@@ -24,11 +24,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pascalc.errors import CompileError
 from pascalc.graph import Array
 from pascalc.verifier.networks import Values
 from pascalc.verifier.pairing import Layer, Output, Pairing
 from pascalc.verifier.record import MAX_ROOTS_SHOWN, Root, Verification
 from pascalc.verifier.watch import Watched
+
+#: A bound in levels beyond which a current says nothing of the level.
+_WIDE = 0.25
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,10 @@ class Trial:
 
     def total(self, name: str) -> Array | None:
         """The sum of absolute products of that."""
-        return np.abs(self.given[name]) if name in self.given else self.totals.get(name)
+        value = self.given.get(name)
+        if value is None:
+            return self.totals.get(name)
+        return np.abs(value) if value.dtype.kind == "f" else None
 
     def got(self, name: str) -> Array | None:
         """What the users of a tensor of the compiled network got."""
@@ -134,6 +141,8 @@ class Comparison:
             given = current * (layer.levels / layer.compiled.threshold).astype(kind)
             bound = _bound(layer, total, gain, u)
             ratio = np.abs(given - u) / bound
+            if trial.own is not None:
+                _check_resolved(layer, u + layer.source.phi, bound)
         excess = float(np.max(ratio, initial=0))
         if not np.isfinite(excess):
             finite = np.isfinite(given) & np.isfinite(u)
@@ -187,7 +196,14 @@ class Comparison:
             return
         if output.origin == "computed":
             return  # the operator is the source's, and so are its inputs
-        excess, problem = excess_of(*self.expected_output(output, trial, given), output.ulps)
+        expected, given, total = self.expected_output(output, trial, given)
+        if trial.own is not None and total is not None and np.any(np.isfinite(expected) & ~np.isfinite(total)):
+            raise CompileError(
+                "rounding alone can move this output without a bound, so that it is neither right nor wrong",
+                node=output.name,
+                hint="The source adds numbers that overflow: give other data, or mend the source.",
+            )
+        excess, problem = excess_of(expected, given, total, output.ulps)
         self.result.output_excess = max(self.result.output_excess, excess)
         once(self.result.output_problems, problem and f"'{output.name}': {problem}")
 
@@ -219,6 +235,25 @@ def _bound(layer: Layer, total: Array, gain: Array, u: Array) -> Array:
     """The rounding bound of u, in levels."""
     eps = float(np.finfo(layer.threshold.dtype).eps)
     return np.asarray((total * gain + 2 * np.maximum(np.abs(u), 1)) * u.dtype.type(layer.ulps * eps))
+
+
+def _check_resolved(layer: Layer, u: Array, bound: Array) -> None:
+    """Refuse a layer of which rounding alone decides: its bounds say nothing.
+
+    Raises:
+        CompileError: there are neurons whose level rounding can change by itself, by more than a crossing.
+    """
+    wide = ~(bound <= _WIDE)
+    if wide.any():
+        lowest, highest = (np.clip(np.floor(v[wide]), 0, layer.levels) for v in (u - bound, u + bound))
+        count = int(np.count_nonzero(~(lowest == highest)))
+        if count:
+            raise CompileError(
+                f"rounding alone can move {count} currents by more than {_WIDE} of a level, so that no spike count is "
+                "right or wrong",
+                node=layer.check.name,
+                hint="The source adds numbers too large for its floats: give other data, or mend the source.",
+            )
 
 
 def levels_of(layer: Layer, activation: Array) -> tuple[Array, bool]:
@@ -253,7 +288,8 @@ def ratios(expected: Array, given: Array, total: Array | None, ulps: float) -> A
     infinity or NaN, infinite where only one is."""
     kind = np.finfo(expected.dtype)
     with np.errstate(all="ignore"):
-        products = 0 if total is None else np.broadcast_to(total, expected.shape)
+        # a sum of another shape belongs to other values: places, sizes or counts that differ
+        products = 0 if total is None or total.shape != expected.shape else total
         bound = ulps * float(kind.eps) * (products + 2 * np.abs(expected))
         ratio = np.abs(expected - given) / np.maximum(bound, kind.tiny)
         same = (expected == given) | (np.isnan(expected) & np.isnan(given))

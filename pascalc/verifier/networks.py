@@ -58,6 +58,7 @@ class SourceNetworks:
         self.path, self.pairing, self.threads = path, pairing, threads
         self._cuts = [x.after for x in pairing.layers] + [n for x in pairing.computed for n in x.outputs]
         self._dtypes: dict[str, np.dtype[np.generic]] = {}
+        self._operators: Probed | None = None
         plain = load(path)
         explicit = any(is_ours(node, *ops.OPERATORS) for node in plain.graph.nodes)
         self._as_it_is = not (explicit or plain.rewritten or pairing.requantised)
@@ -110,6 +111,15 @@ class SourceNetworks:
         names = self.pairing.shown()
         form = self._forms[-1] if self._whole else self._form([*self._cuts, *names])
         return Probed(form.make, names, self._dtypes, folder=self.path.parent, threads=self.threads)
+
+    def operators(self, fed: Values) -> Probed:
+        """The source cut in front of its computed operators, too, with what they give shown."""
+        if self._operators is None:
+            names = [n for x in self.pairing.computed for n in x.outputs]
+            form = self._form([*names, *fed])
+            dtypes = {name: array.dtype for name, array in fed.items()}
+            self._operators = Probed(form.make, names, dtypes, folder=self.path.parent, threads=self.threads)
+        return self._operators
 
     def _form(self, names: list[str]) -> _Form:
         """The most direct form of the source that has these tensors."""

@@ -95,5 +95,5 @@ def differing(expected: Array, given: Array, total: Array | None, ulps: float) -
 def _rows(wrong: Array, output: Output, rows: int) -> Array:
     """By sample of the batch; all samples where they cannot be told apart."""
     if output.per_sample and wrong.ndim and len(wrong) == rows:
-        return np.asarray(wrong.reshape(rows, -1).any(axis=1))
+        return np.asarray(wrong.any(axis=tuple(range(1, wrong.ndim))))
     return np.full(rows, bool(wrong.any()))

@@ -23,9 +23,11 @@ import onnx_graphsurgeon as gs
 from pascalc import ops
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, is_constant, is_operator, is_ours, living, producer
+from pascalc.linear import LAYERS
 from pascalc.metadata import recorded_levels
 from pascalc.neurons import Neuron, before_accumulate, neurons
-from pascalc.rounding import allowance, is_linear, is_sum_of_products, summed_terms
+from pascalc.rounding import adds, allowance, is_linear, summed_terms
+from pascalc.timing import Const, Current, Declined, decide
 from pascalc.verifier.record import ComputedCheck, LayerCheck, Verification
 
 
@@ -134,7 +136,9 @@ class _Pairs:
         self.tensors: dict[str, gs.Tensor] = emitted.graph.tensors()
         self.found = Pairing()
         self.cuts: dict[int, int] = {}  # by the source's tensor, the steps that it arrives in
-        self.memo: dict[int, tuple[int, int]] = {}  # the longest train and the most terms that a tensor is a sum over
+        self.memo: dict[
+            int, tuple[int, int, int]
+        ] = {}  # by tensor: the longest train, the most terms, adding operators
         paired, operators = self._neurons(), self._operators()
         recorded = recorded_levels(emitted.metadata)
         for neuron, stand_in in paired:
@@ -178,6 +182,8 @@ class _Pairs:
         if not 1 <= min(stand_in.levels, stand_in.steps_in, stand_in.steps_out) <= stand_in.levels <= ops.MAX_LEVELS:
             check.problems.append(f"its levels must be 1 to {ops.MAX_LEVELS} and its time steps at least 1")
             return
+        if stand_in.threshold.dtype != neuron.threshold.dtype or stand_in.steps_out > ops.MAX_LEVELS:
+            return  # it is a problem already
         if not _fits(stand_in.threshold, before):
             check.problems.append(f"its threshold {list(stand_in.threshold.shape)} does not fit its samples")
             return
@@ -225,13 +231,15 @@ class _Pairs:
             if missing:
                 waiting += missing
                 continue
-            reached = [(1, 1)] if node is None else [(1, summed_terms(node))]
+            reached = [(1, 1 if node is None else summed_terms(node), 0)]
             for given in () if node is None else node.inputs:
                 steps = self.cuts.get(id(given))
-                reached.append(self.memo[id(given)] if steps is None else (steps, 1))
-            self.memo[id(top)] = max(s for s, _ in reached), max(n for _, n in reached)
+                reached.append(self.memo[id(given)] if steps is None else (steps, 1, 0))
+            longest, terms, depth = (max(column) for column in zip(*reached, strict=True))
+            self.memo[id(top)] = longest, terms, depth + (node is not None and adds(node))
             waiting.pop()
-        return allowance(*self.memo[id(tensor)])
+        longest, terms, depth = self.memo[id(tensor)]
+        return allowance(longest, terms, max(depth, 1))
 
     # --- what is computed ---------------------------------------------------------------------------------------------
 
@@ -278,33 +286,62 @@ class _Pairs:
     # --- everything else ----------------------------------------------------------------------------------------------
 
     def _strangers(self) -> None:
-        """Operators of the compiled network that are not linear and not the source's. Random values show whatever a
-        linear operator does; what has a kink somewhere they may miss, so that it must be the source's own."""
+        """Operators of the compiled network that are neither plain nor the source's own.
+
+        What is linear, and computes every sample by itself, is plain: random values show whatever it does. What has a
+        kink or looks at the batch may do something else where nobody looks, so that it must be the source's own.
+        """
         known = {t.name: node for node in self.known.graph.nodes for t in node.outputs}
         known |= {node.name: node for node in self.known.graph.nodes if node.name}
         for node in living(self.emitted):
-            if is_linear(node) or is_ours(node, *ops.OPERATORS):
+            if is_ours(node, *ops.OPERATORS) or _is_plain(node):
                 continue
             name = node.name or node.outputs[0].name
             namesakes = [known[n] for n in (*(t.name for t in node.outputs), node.name) if n in known]
             twin = next((x for x in namesakes if (x.op, x.domain or "") == (node.op, node.domain or "")), None)
             if twin is None:
                 self.result.problems.append(f"the operator '{name}' ({node.op}) is not in the source network")
-                continue
-            # the windows of a pool show in random values; computed operators are compared with what they get
-            by_itself = is_stretch(node) and not is_operator(node, "MaxPool", "GlobalMaxPool")
-            if by_itself and not self._same_operator(twin, node, []):
+            elif not self._is_measured(node) and not self._same_operator(twin, node, []):
                 self.result.problems.append(f"the operator '{name}' ({node.op}) is not as in the source network")
+
+    @staticmethod
+    def _is_measured(node: gs.Node) -> bool:
+        """Whether random values show the constants of a node that is the source's: windows of pools, and weights, which
+        may have been scaled."""
+        return is_operator(
+            node, "MaxPool", "GlobalMaxPool", *LAYERS, "BatchNormalization", "Mul", "Div", "Add", "Sub", "Sum"
+        )
+
+
+def _is_plain(node: gs.Node) -> bool:
+    """Whether a node is linear and computes every sample, and every time step, by itself."""
+    if not is_linear(node):
+        return False
+    try:
+        decide(node, tuple(Const() if is_constant(t) or t.is_empty() else Current(1) for t in node.inputs))
+    except Declined:
+        return False
+    return True
+
+
+def is_random(operator: str) -> bool:
+    """Whether an operator gives something else each time."""
+    return operator in (
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "Bernoulli",
+        "Multinomial",
+    )
 
 
 def is_stretch(node: gs.Node) -> bool:
-    """Whether a node is part of a stretch: its results differ by rounding alone where its inputs do. All others are
-    cut out and compared by structure."""
-    if is_operator(node, "Shape", "Size"):
-        return True
-    if is_operator(node, "MaxPool", "Dropout") and len(node.outputs) > 1 and node.outputs[1].outputs:
-        return False  # indices and masks jump
-    return is_sum_of_products(node)
+    """Whether a node is part of a stretch: its results differ by rounding alone where its inputs do, and there is
+    nothing in it that values might miss. All others are cut out, and compared one by one."""
+    if is_operator(node, "MaxPool"):
+        return len(node.outputs) < 2 or not node.outputs[1].outputs  # places of maxima jump
+    return is_linear(node) or is_operator(node, "GlobalMaxPool")
 
 
 def _since(node: gs.Node, model: Model) -> int:
@@ -354,7 +391,7 @@ def _same_value(a: Any, b: Any, local: dict[int, int], pairs: list[tuple[gs.Tens
             and len(a) == len(b)
             and all(_same_value(x, y, local, pairs) for x, y in zip(a, b, strict=True))
         )
-    return type(a) is type(b) and bool(a == b or (a != a and b != b))
+    return type(a) is type(b) and repr(a) == repr(b)  # which tells 0.0 from -0.0, and takes NaN for itself
 
 
 def _same_graph(a: gs.Graph, b: gs.Graph, local: dict[int, int], pairs: list[tuple[gs.Tensor, gs.Tensor]]) -> bool:
@@ -379,7 +416,7 @@ def _same_array(a: Any, b: Any) -> bool:
     x, y = np.asarray(a), np.asarray(b)
     if x.dtype != y.dtype or x.shape != y.shape:
         return False
-    return bool(np.array_equal(x, y, equal_nan=x.dtype.kind == "f"))
+    return bool(np.array_equal(x, y)) if x.dtype.hasobject else x.tobytes() == y.tobytes()
 
 
 def _mismatches(source: Neuron, stand_in: Neuron) -> Iterator[str]:

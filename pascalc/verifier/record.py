@@ -81,7 +81,7 @@ class Verification:
     Attributes:
         data: whether the samples are data; else they are random.
         probes: samples with random levels in every layer, and ``batch_sizes``: those they were run in. ``threads``: of
-            onnxruntime, None for as many as there are cores. Nothing is said of others.
+            onnxruntime, None for as many as there are cores. Nothing is said of others. ``seed``: of what was random.
         source_recorded: whether the compiled file says that it was made from this source file; None if it says nothing.
         trusted: what was taken from the compiled file's own word.
         answers_compared: samples in which no count differs, so that the two files' real outputs had to agree.
@@ -102,6 +102,7 @@ class Verification:
     probes: int = 0
     batch_sizes: list[int] = field(default_factory=list)
     threads: int | None = None
+    seed: int = 0
     source_recorded: bool | None = None
     trusted: list[str] = field(default_factory=list)
     answers_compared: int = 0

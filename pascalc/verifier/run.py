@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from pascalc import ops, pipeline
 from pascalc.answers import agreeing
@@ -17,12 +20,13 @@ from pascalc.graph import Array, Model, is_ours
 from pascalc.metadata import source_is
 from pascalc.modelfile import load
 from pascalc.passes import ANALYSIS
+from pascalc.passes.infer_shapes import set_shapes
 from pascalc.probes import Probed, main_tensors
-from pascalc.verifier.chance import disturbed, random_inputs, random_levels
-from pascalc.verifier.compare import Comparison, Trial, activation_of, levels_of, once
+from pascalc.verifier.chance import disturbed, open_axes, random_inputs, random_levels, resized
+from pascalc.verifier.compare import Comparison, Trial, activation_of, excess_of, levels_of, once
 from pascalc.verifier.networks import CompiledNetworks, SourceNetworks, Values, encode
 from pascalc.verifier.outputs import Answers
-from pascalc.verifier.pairing import Pairing, pair
+from pascalc.verifier.pairing import Pairing, is_random, pair
 from pascalc.verifier.record import Verification
 from pascalc.verifier.watch import Watched, counts_of, watch
 
@@ -31,6 +35,8 @@ Progress = Callable[[int, int], None]
 #: Random inputs where there is no data, and the batch sizes in which random levels are tried.
 RANDOM_SAMPLES = 32
 PROBE_BATCHES = (1, 2, 5)
+#: How far an operator may be off, in units in the last place, that gets the very same input.
+OPERATOR_ULPS = 4
 
 
 def verify(
@@ -41,7 +47,7 @@ def verify(
     limit: int | None = None,
     batch: int = 16,
     threads: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Check that a compiled network is its source network.
@@ -53,7 +59,7 @@ def verify(
         limit: only the first so many samples.
         batch: samples a run.
         threads: threads of onnxruntime; by default one for each core.
-        seed: of the random levels and inputs.
+        seed: of the random levels and inputs; by default another one each time, so that no file can be made to pass.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -62,33 +68,61 @@ def verify(
     """
     known = load(source)
     samples = None if data is None else load_data(data, known, limit)
-    if batch < 1:
-        raise CompileError(f"the samples a run must be at least 1, not {batch}")
+    for what, number, least in (("samples a run", batch, 1), ("number of samples", limit, 1), ("seed", seed, 0)):
+        if number is not None and number < least:
+            raise CompileError(f"the {what} must be at least {least}, not {number}")
     emitted = load(compiled)
+    if known.notes:
+        hint = "Export the model again, or take the body out."
+        raise CompileError(known.notes[0].reason, file=source, node=known.notes[0].node, hint=hint)
     pipeline.run(known, ANALYSIS)
-    result = Verification(data=samples is not None, threads=threads)
+    with suppress(CompileError):  # shapes that do not fit together show when it runs
+        set_shapes(emitted)
+    seed = secrets.randbits(32) if seed is None else seed
+    result = Verification(data=samples is not None, threads=threads, seed=seed)
     result.problems += [n.reason for n in emitted.notes]
     found = pair(known, emitted, result)
-    _check_interface(known, emitted)
+    _check_interface(known, emitted, result)
     _say_what_is_trusted(known, emitted, result)
     chance = np.random.default_rng(seed)
     if samples is None:
         samples = random_inputs(known, min(limit or RANDOM_SAMPLES, RANDOM_SAMPLES), chance)
     result.samples = len(samples)
+    open_sizes = {v.name: open_axes(v) for v in known.interface_inputs}
+    free_batch = samples.fixed_batch is not None and _takes_any_batch(emitted)
     fit = _is_fit_to_run(emitted, found, result, Path(compiled))
     del known, emitted  # and their weights
     if fit:
         run = _Run(Path(source), Path(compiled), found, result, threads)
         run.on_data(samples, batch, progress)
-        run.on_random_levels(samples, batch, chance)
+        run.on_random_levels(samples, batch, chance, open_sizes, free_batch)
     return result
 
 
-def _check_interface(known: Model, emitted: Model) -> None:
-    """The names of inputs and outputs, in their order."""
+def _check_interface(known: Model, emitted: Model, result: Verification) -> None:
+    """Names of inputs and outputs, in their order; and that it takes and gives what the source does."""
     for kind in ("interface_inputs", "interface_outputs"):
-        if [v.name for v in getattr(known, kind)] != [v.name for v in getattr(emitted, kind)]:
+        mine, theirs = getattr(emitted, kind), getattr(known, kind)
+        if [v.name for v in theirs] != [v.name for v in mine]:
             raise CompileError("its inputs and outputs are not those of the source", file=emitted.file)
+        for a, b in zip(theirs, mine, strict=True):
+            if a.type.tensor_type.elem_type != b.type.tensor_type.elem_type or not _as_wide(a, b):
+                result.problems.append(f"'{b.name}' is declared with another type or shape than in the source")
+
+
+def _as_wide(source: onnx.ValueInfoProto, compiled: onnx.ValueInfoProto) -> bool:
+    """Whether the compiled network's sizes are the source's; a batch that is fixed there may be free here."""
+    a, b = ([d.dim_value if d.HasField("dim_value") else None for d in _dims(v)] for v in (source, compiled))
+    return len(a) == len(b) and all(x == y or (k == 0 and y is None) for k, (x, y) in enumerate(zip(a, b, strict=True)))
+
+
+def _dims(value: onnx.ValueInfoProto) -> Sequence[onnx.TensorShapeProto.Dimension]:
+    return list(value.type.tensor_type.shape.dim)
+
+
+def _takes_any_batch(emitted: Model) -> bool:
+    """Whether no input fixes the batch."""
+    return all(_dims(v) and not _dims(v)[0].HasField("dim_value") for v in emitted.interface_inputs)
 
 
 def _say_what_is_trusted(known: Model, emitted: Model, result: Verification) -> None:
@@ -127,6 +161,8 @@ class _Run:
         self.compiled = CompiledNetworks(compiled, found, threads)
         self.comparison = Comparison(found, result)
         self.answers = Answers(self.comparison, result)
+        self._cut: Probed | None = None
+        self._right: Values | None = None
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
@@ -146,20 +182,34 @@ class _Run:
             trial = self._trial(feeds, levels, computed, watched, seen, fed, rows)
             trial = replace(trial, samples=part.stop - part.start, start=part.start, own=own)
             self.comparison.compare(trial)
+            self._check_operators(feeds, trial)
             self._compare_answers(trial, feeds, reference, own)
             if progress is not None:
                 progress(part.stop, len(data))
 
     def _reference(self, feeds: Values) -> Values:
-        values = self.source.reference.run(feeds)
+        try:
+            values = self.source.reference.run(feeds)
+        except CompileError as error:
+            error.hint = error.hint or ("" if self.result.data else "These inputs are random; give real ones (--data).")
+            raise
+        for name, value in values.items():
+            if not isinstance(value, np.ndarray):
+                raise CompileError("it gives a sequence, which cannot be compared", file=self.source.path, node=name)
         self.source.learn(values)
         return values
 
     def _own_levels(self, reference: Values) -> Values:
         """The source's levels; its activations must be multiples of theta/L."""
         found = {}
-        for layer in self.found.layers:
+        for layer in list(self.found.layers):
             activation = reference[layer.after]
+            if not _broadcasts(layer.compiled.threshold, activation):
+                once(
+                    layer.check.problems,
+                    f"its threshold {list(layer.compiled.threshold.shape)} does not fit its samples",
+                )
+                self.found.layers.remove(layer)
             found[layer.after], fine = levels_of(layer, activation)
             if not fine:
                 if np.isnan(activation).any():
@@ -214,6 +264,37 @@ class _Run:
         totals = self.source.bounds.run(feeds, given)
         return Trial(levels, given, expected, totals, watched, seen, fed, rows, rows)
 
+    def _check_operators(self, feeds: Values, trial: Trial) -> None:
+        """What computed operators give: what the source's own operators make of the very inputs that were seen."""
+        names = [f for x in self.found.computed for f in x.inputs]
+        inputs = {f.source: trial.got(f.compiled) for f in names}
+        given = {name: value for name, value in inputs.items() if value is not None}
+        if not self.found.computed or len(given) < len(inputs):
+            return  # what is missing is a problem already
+        for item in self.found.computed:
+            own = {f.source: trial.got(f.compiled) for f in item.inputs}
+            differing = {n: v for n, v in own.items() if v is not None and not np.array_equal(v, given[n])}
+            try:
+                right = self._operators(feeds, {**given, **differing}, bool(differing))
+            except CompileError:
+                continue  # inputs that do not fit are a problem already
+            for name in item.outputs if not is_random(item.check.operator) else ():
+                if name in trial.seen:
+                    excess, problem = excess_of(right[name], trial.seen[name], None, OPERATOR_ULPS)
+                    once(
+                        item.check.problems,
+                        problem or ("" if excess <= 1 else "it gives other values than the source's"),
+                    )
+        self._right = None
+
+    def _operators(self, feeds: Values, given: Values, anew: bool) -> Values:
+        """What the source's computed operators make of these inputs; once for all of them, if they agree on these."""
+        if anew:
+            return self.source.operators(given).run(feeds, given)
+        if self._right is None:
+            self._right = self.source.operators(given).run(feeds, given)
+        return self._right
+
     def _attempt(self, network: Callable[[], Probed], feeds: Values, problems: list[str]) -> Values:
         """What was asked for, by name; nothing, and a problem, where the network cannot be run."""
         try:
@@ -224,37 +305,90 @@ class _Run:
 
     # --- random levels ------------------------------------------------------------------------------------------------
 
-    def on_random_levels(self, data: Data, batch: int, chance: np.random.Generator) -> None:
-        """Levels that no data gave, at several batch sizes: every stretch from random counts, and the file as it is on
-        the samples that go with them."""
+    def on_random_levels(
+        self,
+        data: Data,
+        batch: int,
+        chance: np.random.Generator,
+        open_sizes: Mapping[str, Sequence[int]],
+        free_batch: bool,
+    ) -> None:
+        """Levels that no data gave, at several batch sizes: every stretch from random counts.
+
+        Where the source's batch is fixed and the compiled network's is not, two batches of the source's are one of the
+        compiled network's.
+        """
         self.source.release()
         self.compiled.release()
-        cut: Probed | None = None
-        sizes = [data.fixed_batch] if data.fixed_batch else [*PROBE_BATCHES]
-        for size in sizes:
-            chosen = chance.integers(0, len(data), size)
-            feeds = {name: disturbed(array[chosen], chance) for name, array in data.inputs.items()}
-            try:
-                reference = self._reference(feeds)
-            except CompileError:
-                if size in (batch, data.fixed_batch):
-                    raise
-                continue  # the source itself does not run at this batch size
-            levels = {
-                x.after: random_levels(reference[x.after].shape, min(x.levels, ops.MAX_LEVELS), chance)
-                for x in self.found.layers
-            }
-            computed = {n: disturbed(reference[n], chance) for x in self.found.computed for n in x.outputs}
-            fed = self._fed(levels, computed)
-            try:
-                cut = cut or self.compiled.cut(fed, self.found.observed())
-                seen = cut.run(feeds, fed)
-            except CompileError:
-                seen = self._part_by_part(feeds, fed)
-            watched = self._watch(seen, fed)
-            self.comparison.compare(self._trial(feeds, levels, computed, watched, seen, fed, size))
-            self.result.probes += size
-            self.result.batch_sizes.append(size)
+        own = min(batch, len(data))
+        for size in [data.fixed_batch] if data.fixed_batch else [*PROBE_BATCHES]:
+            self._probe(self._chosen(data, size, chance), chance, size in (own, data.fixed_batch))
+        if not self.result.probes:  # the source runs at few sizes, but at that of the data
+            self._probe(self._chosen(data, own, chance), chance, True)
+        if any(open_sizes.values()):
+            feeds = self._chosen(data, own, chance)
+            other = {name: resized(array, open_sizes.get(name, ())) for name, array in feeds.items()}
+            self._probe(other, chance, False)
+        if free_batch:
+            self._probe_apart([self._chosen(data, data.fixed_batch or 1, chance) for _ in range(2)], chance)
+
+    def _chosen(self, data: Data, size: int, chance: np.random.Generator) -> Values:
+        """Samples of the data, disturbed."""
+        chosen = chance.integers(0, len(data), size)
+        return {name: disturbed(array[chosen], chance) for name, array in data.inputs.items()}
+
+    def _probe(self, feeds: Values, chance: np.random.Generator, must: bool) -> None:
+        """One batch of random levels; ``must`` the source run on it?"""
+        try:
+            reference = self._reference(feeds)
+        except CompileError:
+            if must:
+                raise
+            return
+        levels, computed = self._random(reference, chance)
+        fed = self._fed(levels, computed)
+        seen = self._cut_seen(feeds, fed)
+        watched = self._watch(seen, fed)
+        size = len(next(iter(feeds.values())))
+        trial = self._trial(feeds, levels, computed, watched, seen, fed, size)
+        self.comparison.compare(trial)
+        self._check_operators(feeds, trial)
+        self.result.probes += size
+        self.result.batch_sizes.append(size)
+
+    def _random(self, reference: Values, chance: np.random.Generator) -> tuple[Values, Values]:
+        levels = {
+            x.after: random_levels(reference[x.after].shape, min(x.levels, ops.MAX_LEVELS), chance)
+            for x in self.found.layers
+        }
+        return levels, {n: disturbed(reference[n], chance) for x in self.found.computed for n in x.outputs}
+
+    def _cut_seen(self, feeds: Values, fed: Values) -> Values:
+        try:
+            self._cut = self._cut or self.compiled.cut(fed, self.found.observed())
+            return self._cut.run(feeds, fed)
+        except CompileError:
+            return self._part_by_part(feeds, fed)
+
+    def _probe_apart(self, parts: list[Values], chance: np.random.Generator) -> None:
+        """Several batches of the source's as one of the compiled network's."""
+        trials = []
+        for feeds in parts:
+            levels, computed = self._random(self._reference(feeds), chance)
+            trials.append(self._trial(feeds, levels, computed, {}, {}, {}, len(next(iter(feeds.values())))))
+        joined = {name: np.concatenate([feeds[name] for feeds in parts]) for name in parts[0]}
+        levels, given, expected, totals = (
+            {name: _joined([values[name] for values in of]) for name in of[0]}
+            for of in zip(*((t.levels, t.given, t.expected, t.totals) for t in trials), strict=True)
+        )
+        computed = {n: given[n] for x in self.found.computed for n in x.outputs}
+        fed = self._fed(levels, computed)
+        seen = self._cut_seen(joined, fed)
+        watched = self._watch(seen, fed)
+        rows = sum(t.rows for t in trials)
+        self.comparison.compare(Trial(levels, given, expected, totals, watched, seen, fed, rows, rows))
+        self.result.probes += rows
+        self.result.batch_sizes.append(rows)
 
     def _fed(self, levels: Values, computed: Values) -> Values:
         return {x.train: encode(x.compiled, levels[x.after]) for x in self.found.layers} | computed
@@ -302,11 +436,11 @@ class _Run:
             once(result.output_problems, self._second_look(feeds, reference, own, real, wrong, trial))
         same = self._same(trial, own, reference)
         result.answers_compared += int(np.count_nonzero(same[:count]))
-        theirs = [expected, again, *([reference] if self.source.reference_is_itself else [])]
-        off = self.answers.off(trial, real, theirs, same)
-        if off.any() and not self.source.reference_is_itself:
-            off &= ~self._read_as_it_is(trial, feeds, reference, again, real, same)
-        if off.any():
+        theirs = [expected, again, reference]
+        if not self.source.reference_is_itself and self._is_misread(trial, feeds, again):
+            once(result.output_problems, "onnxruntime runs the source otherwise than it is read here")
+            theirs.pop()
+        if self.answers.off(trial, real, theirs, same).any():
             once(result.output_problems, "where no count differs, the file gives other outputs than the source")
 
     def _same(self, trial: Trial, own: Values, reference: Values) -> Array:
@@ -324,7 +458,7 @@ class _Run:
             if a.shape != b.shape:
                 same[:] = False
             elif a.ndim and len(a) == trial.rows:
-                same &= (a == b).reshape(trial.rows, -1).all(axis=1)
+                same &= (a == b).all(axis=tuple(range(1, a.ndim)))
             elif not np.array_equal(a, b):
                 same[:] = False
         return same
@@ -342,14 +476,32 @@ class _Run:
         again = self._trial(feeds, levels, computed, counts, seen, {}, trial.rows)
         return self.answers.explained(again, real, wrong)
 
-    def _read_as_it_is(
-        self, trial: Trial, feeds: Values, reference: Values, again: Values, real: Values, same: Array
-    ) -> Array:
-        """Where the source was written anew to look into it: the samples in which that gives the compiled network's
-        outputs, and, operator by operator, those of the source."""
+    def _is_misread(self, trial: Trial, feeds: Values, again: Values) -> bool:
+        """Whether the source as it was read (functions inlined, operators of an old opset converted) gives, operator by
+        operator, other outputs than the file."""
         plain = self.source.unoptimised.run(feeds)
-        unread = self.answers.off(trial, plain, [again], np.ones(trial.rows, bool))
-        return np.asarray(~self.answers.off(trial, real, [reference], same) & ~unread)
+        for output in self.found.outputs:
+            if any(is_random(x.check.operator) for x in self.found.computed):
+                return False
+            total = trial.total(output.name) if output.origin != "computed" else None
+            excess, problem = excess_of(again[output.name], plain[output.name], total, output.ulps)
+            if problem or not excess <= 1:
+                return True
+        return False
+
+
+def _broadcasts(threshold: Array, activation: Array) -> bool:
+    """Whether a threshold broadcasts against a sample without making it larger."""
+    sample = activation.shape[1:]
+    try:
+        return np.broadcast_shapes(threshold.shape, (1, *sample)) == (1, *sample)
+    except ValueError:
+        return False
+
+
+def _joined(arrays: list[Array]) -> Array:
+    """Values of several batches as those of one; what has no batch is the same in all."""
+    return np.concatenate(arrays) if arrays[0].ndim else arrays[0]
 
 
 def _classified_differently(a: Array, b: Array, count: int) -> int:
