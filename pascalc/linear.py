@@ -33,7 +33,7 @@ def is_layer(node: gs.Node | None) -> TypeGuard[gs.Node]:
         return False
     if is_operator(node, "Gemm") and node.attrs.get("transA", 0):
         return False
-    return not is_operator(node, "MatMul") or len(weight.shape) == 2
+    return len(weight.shape) == 2 if is_operator(node, "MatMul", "Gemm") else len(weight.shape) > 2
 
 
 def owns_weight(node: gs.Node) -> bool:

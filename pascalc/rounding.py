@@ -229,7 +229,10 @@ class _Builder:
     def _other(self, tensor: gs.Tensor, parts: list[gs.Tensor]) -> gs.Tensor:
         total = self._node("Abs", [tensor], tensor)
         for part in parts:
-            largest = self._node("ReduceMax", [part], tensor, {"keepdims": 0})
+            largest = self._node("ReduceMax", [part], part, {"keepdims": 0})
+            if part.dtype != tensor.dtype:
+                kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+                largest = self._node("Cast", [largest], tensor, {"to": kind})
             total = self._node("Add", [total, largest], tensor)
         return total
 
