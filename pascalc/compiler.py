@@ -11,9 +11,10 @@ from typing import Any
 from pascalc import pipeline
 from pascalc.al.plan import PLAN_KEY, Plan
 from pascalc.errors import CompileError
+from pascalc.files import beside, printable, same
 from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
-from pascalc.modelfile import load, save
+from pascalc.modelfile import check_output, load, save_together
 from pascalc.neurons import neurons
 from pascalc.ops import NEURON_MODELS
 from pascalc.passes import ANALYSIS, SCHEDULES, Pass
@@ -95,12 +96,11 @@ def compile_model(
             raise CompileError(f"there is no {kind} '{name}'", file=source, hint=f"There is: {', '.join(known)}.")
     output = default_output(source) if output is None else Path(output)
     ann = None if save_ann is None else Path(save_ann)
-    if output.resolve() == source.resolve():
-        raise CompileError("the output would overwrite the source", file=output, hint="Choose another -o OUT.")
-    if ann is not None and ann.resolve() in (source.resolve(), output.resolve()):
-        raise CompileError(
-            "the ANN would overwrite the source or the output", file=ann, hint="Choose another --save-ann FILE."
-        )
+    check_output(source, output)
+    if ann is not None:
+        check_output(source, ann, "the ANN", "--save-ann")
+        if same(ann, output):
+            raise CompileError("the ANN would overwrite the output", file=ann, hint="Choose another --save-ann FILE.")
     plan = levels if isinstance(levels, Plan) else None
     if isinstance(levels, Plan):
         levels = {layer.name: layer.levels for layer in levels.layers}
@@ -121,14 +121,10 @@ def compile_model(
     model.metadata.update(_provenance(model, neuron, schedule, {n.name: n.levels for n in found}))
     if plan is not None:
         model.metadata[PLAN_KEY] = plan.to_json()
+    networks = [(model, output)]
     if ann is not None:
-        _save_ann(source, changes, ann)
-    try:
-        save(model, output)
-    except CompileError:
-        if ann is not None:
-            ann.unlink(missing_ok=True)
-        raise
+        networks.append((_ann(source, changes), ann))
+    save_together(networks)
     return Compilation(source, output, inspect_model(model), model.notes, timing.rows)
 
 
@@ -137,16 +133,16 @@ def _with(changes: Sequence[Pass], passes: Sequence[Pass]) -> list[Pass]:
     return [*passes[: len(ANALYSIS)], *changes, *passes[len(ANALYSIS) :]]
 
 
-def _save_ann(source: Path, changes: Sequence[Pass], path: Path) -> None:
+def _ann(source: Path, changes: Sequence[Pass]) -> Model:
     """The network that is compiled, as an ANN."""
     model = load(source)
     pipeline.run(model, _with(changes, ANALYSIS))
-    save(model, path)
+    return model
 
 
 def default_output(source: Path) -> Path:
     """``model.onnx`` -> ``model.snn.onnx``, beside it."""
-    return source.with_name(f"{source.stem}.snn.onnx")
+    return beside(source, "snn")
 
 
 #: What a network may have instead of QCFS, for the message.
@@ -178,6 +174,6 @@ def _provenance(model: Model, neuron: str, schedule: str, levels: Mapping[str, i
         "pascalc.schedule": schedule,
         "pascalc.levels": json.dumps(levels),
         "pascalc.not_spiking": json.dumps(not_spiking),
-        "pascalc.source": model.file.name if model.file else "",
+        "pascalc.source": printable(model.file.name) if model.file else "",
         "pascalc.source_sha256": model.digest,
     }

@@ -9,7 +9,7 @@ a time. So time and memory stay near those of a plain load and save.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,9 +23,9 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
-from pascalc import limits, ops, quantisers
+from pascalc import filekinds, limits, ops, quantisers
 from pascalc.errors import CompileError
-from pascalc.files import read_bytes, write_atomically, write_together
+from pascalc.files import is_stream, read_bytes, real, same, write_together
 from pascalc.graph import Array, Model, Note
 
 #: Weights of more bytes than this stay out of the skeleton.
@@ -166,12 +166,27 @@ def save(model: Model, path: str | Path) -> None:
     Raises:
         CompileError: the file cannot be written.
     """
-    path = Path(path)
+    save_together([(model, Path(path))])
+
+
+def save_together(models: Sequence[tuple[Model, Path]]) -> None:
+    """Like :func:`save` for several models: all are written, or none."""
+    write_together([file for model, path in models for file in _files(model, path)])
+
+
+def _files(model: Model, path: Path) -> list[tuple[Path, Iterable[bytes | memoryview]]]:
+    """What is written, and where."""
     proto, weights = skeleton(model)
     if sum(array.nbytes for array in weights.values()) + proto.ByteSize() < _MESSAGE_LIMIT:
-        write_atomically(path, _stream(proto, weights))
-        return
-    data = path.with_name(path.name + ".data")
+        return [(path, _stream(proto, weights))]
+    if is_stream(path):
+        raise CompileError(
+            "a network of 2 GiB or more needs a second file for its weights", file=path, hint="Choose a file: -o OUT."
+        )
+    target = real(path)
+    data = target.with_name(target.name + ".data")  # found from where the file is, not from a link to it
+    if model.file is not None:
+        check_output(model.file, data, "the weights")
     headers, offset = [], 0
     for name, array in weights.items():
         header = _header(name, array)
@@ -183,7 +198,31 @@ def save(model: Model, path: str | Path) -> None:
     proto = _without_inputs(proto, weights)
     proto.graph.initializer.extend(headers)
     views = (_view(array) for array in weights.values())
-    write_together([(data, views), (path, [proto.SerializeToString()])])
+    return [(data, views), (path, [proto.SerializeToString()])]
+
+
+def check_output(source: Path, output: Path, what: str = "the output", option: str = "-o") -> None:
+    """Refuse to write over the source, or over the files beside it that hold its weights.
+
+    Raises:
+        CompileError: ``output`` is one of them.
+    """
+    hint = f"Choose another {option} FILE."
+    if same(output, source):
+        raise CompileError(f"{what} would overwrite the source", file=output, hint=hint)
+    if output.exists() and real(output).is_relative_to(real(source.parent)):
+        for location in _external_locations(source):
+            if same(output, source.parent / location):
+                raise CompileError(f"{what} would overwrite the weights of {source}", file=output, hint=hint)
+
+
+def _external_locations(path: Path) -> set[str]:
+    """The files that the initializers of a model lie in; none where it is no model, which loading tells of."""
+    try:
+        model = onnx.ModelProto.FromString(path.read_bytes() if path.is_file() else b"")
+        return {e.value for tensor in model.graph.initializer for e in tensor.external_data if e.key == "location"}
+    except (OSError, ValueError, google.protobuf.message.DecodeError):
+        return set()
 
 
 def to_bytes(model: Model) -> bytes:
@@ -241,16 +280,17 @@ def _parse(data: bytes, path: Path) -> onnx.ModelProto:
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except google.protobuf.message.DecodeError as error:
-        raise CompileError(
-            "this is not an ONNX file, or it is truncated", file=path, hint="Export or download the model again."
-        ) from error
+        raise _no_model(data, path, "this is not an ONNX file, or it is truncated") from error
     if not model.HasField("graph") or not model.graph.output or not model.opset_import:
-        raise CompileError(
-            "this is not an ONNX model: it has no graph with outputs, or no opset",
-            file=path,
-            hint="Export or download the model again.",
-        )
+        raise _no_model(data, path, "this is not an ONNX model: it has no graph with outputs, or no opset")
     return model
+
+
+def _no_model(data: bytes, path: Path, otherwise: str) -> CompileError:
+    kind = filekinds.kind_of(data)
+    if kind is None or not kind.for_model:
+        return CompileError(otherwise, file=path, hint="Export or download the model again.")
+    return CompileError(f"this is {kind.name}, not an ONNX file", file=path, hint=kind.for_model)
 
 
 def _detach(model: onnx.ModelProto, path: Path) -> dict[str, Array]:

@@ -25,8 +25,8 @@ import onnx.numpy_helper
 import onnx.shape_inference
 
 from pascalc.errors import CompileError
-from pascalc.files import write_atomically
-from pascalc.modelfile import load, to_bytes
+from pascalc.files import beside, unwinding, write_atomically
+from pascalc.modelfile import check_output, load, to_bytes
 
 Progress = Callable[[int, int], None]
 Model = onnx.ModelProto
@@ -52,7 +52,7 @@ class Reduction:
 
 def default_output(model: Path) -> Path:
     """``model.onnx`` -> ``model.reduced.onnx``, beside it."""
-    return model.with_name(f"{model.stem}.reduced.onnx")
+    return beside(model, "reduced")
 
 
 def reduce_model(
@@ -79,10 +79,9 @@ def reduce_model(
     """
     source = Path(model)
     result = default_output(source) if output is None else Path(output)
-    if result.resolve() == source.resolve():
-        raise CompileError("the output would overwrite the model", file=result, hint="Choose another -o OUT.")
+    check_output(source, result)
     first = _with_shapes(Model.FromString(to_bytes(load(source))))
-    with tempfile.TemporaryDirectory() as folder:
+    with unwinding(), tempfile.TemporaryDirectory() as folder:
         check = _Command(_words(fails), timeout, Path(folder) / "candidate.onnx")
         status = check.status(source)
         if status is None or status == 0:

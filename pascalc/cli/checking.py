@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pascalc.cli.group import Command
-from pascalc.cli.options import FILE, batch_option, data_option, json_option, limit_option
+from pascalc.cli.options import FILE, OUTPUT, batch_option, data_option, json_option, limit_option
 from pascalc.cli.output import macs, progress_bar, show
 from pascalc.files import write_atomically
 from pascalc.passes import SCHEDULES
@@ -135,7 +135,7 @@ def inspect_command(model: Path, json_file: str | None) -> None:
 @click.argument("model", type=FILE, metavar="SNN.onnx")
 @click.option("--data", type=FILE, metavar="DATA.npz", help="x: inputs; without it, spike rates are assumed.")
 @click.option("--plan", "plan_file", type=FILE, metavar="PLAN.json", help="The plan behind its levels, for the HTML.")
-@click.option("--html", "html_file", type=FILE, metavar="OUT.html", help="Write the report with plots, in one file.")
+@click.option("--html", "html_file", type=OUTPUT, metavar="OUT.html", help="Write the report with plots, in one file.")
 @limit_option
 @batch_option
 @json_option
@@ -158,7 +158,7 @@ def report_command(
     show(text(result), result.to_json(), json_file)
 
 
-@click.command("reduce", cls=Command)
+@click.command("reduce", cls=Command, default_output="reduced")
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
 @click.option(
     "--fails",
@@ -166,7 +166,7 @@ def report_command(
     metavar="COMMAND",
     help="Fails with its status on MODEL.onnx, not 0. Run without a shell; {} is the model to try, else it comes last.",
 )
-@click.option("-o", "--output", type=FILE, metavar="OUT.onnx", help="Default: MODEL.reduced.onnx beside the model.")
+@click.option("-o", "--output", type=OUTPUT, metavar="OUT.onnx", help="Default: MODEL.reduced.onnx beside the model.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),

@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
-FILE = click.Path(path_type=Path)
+from pascalc.files import STDOUT
 
-json_option = click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; '-' for stdout.")
+
+class File(click.Path):
+    """A path, which has a name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Output(File):
+    """Where something is written; "-" is stdout.
+
+    Args:
+        what: what is written, for messages.
+    """
+
+    def __init__(self, what: str, path_type: type[Path] | type[str] = Path) -> None:
+        super().__init__(path_type=path_type)
+        self.what = what
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(STDOUT if value == "-" else value, param, ctx)
+
+
+FILE = File(path_type=Path)
+OUTPUT = Output("the output")
+
+json_option = click.option(
+    "--json",
+    "json_file",
+    type=Output("the report", str),
+    metavar="FILE",
+    help="Write the report as JSON; '-' for stdout.",
+)
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first N samples.", metavar="N")
 batch_option = click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Samples a run.")
 data_option = click.option("--data", type=FILE, required=True, metavar="DATA.npz", help="x: inputs, y: labels.")
