@@ -52,10 +52,8 @@ def load(path: str | Path) -> Model:
     data = read_bytes(path)
     try:
         return _load(data, path)
-    except UnicodeDecodeError as error:  # protobuf decodes text only when it is asked for
-        raise CompileError(
-            "a name in the file is not text", file=path, hint="The file is damaged: export or download the model again."
-        ) from error
+    except UnicodeDecodeError as error:  # onnx and graphsurgeon decode the texts among the attributes
+        raise _not_text(error.object, path) from error
 
 
 def _load(data: bytes, path: Path) -> Model:
@@ -63,6 +61,7 @@ def _load(data: bytes, path: Path) -> Model:
     digest = hashlib.sha256(data).hexdigest()
     del data
     limits.check_size(model, path)
+    _check_text(model, path)
     weights = _detach(model, path)
     rewritten = quantisers.holds_quantisers(model)
     # Parsing the skeleton anew lets go of the arena that held the weights.
@@ -84,9 +83,18 @@ def _load(data: bytes, path: Path) -> Model:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise CompileError(f"this is not a valid ONNX model: {_first_line(error)}", file=path) from error
+    for node in model.graph.node:
+        if node.domain == ops.DOMAIN and node.op_type not in ops.OPERATORS:
+            raise CompileError(
+                f"there is no operator {node.op_type} in the domain {ops.DOMAIN}",
+                file=path,
+                node=node.name or node.output[0],
+                hint="If another version of pascalc wrote the file, use that one.",
+            )
     interface = [v for v in model.graph.input if v.name not in weights]
     with _quiet():
         graph = gs.import_onnx(model)
+        _read_foreign_types(graph)
     for tensor in list(graph.inputs):
         if tensor.name in weights:
             tensor.to_constant(weights.pop(tensor.name))
@@ -446,6 +454,38 @@ def _external(tensor: onnx.TensorProto, dtype: np.dtype[np.generic], count: int,
     return np.memmap(file, dtype, "r", offset, tuple(tensor.dims))
 
 
+def _check_text(message: google.protobuf.message.Message, path: Path) -> None:
+    """Refuse names that are not UTF-8, which protobuf gives as bytes; descriptions that are not are dropped.
+
+    Raises:
+        CompileError: a name is not.
+    """
+    if isinstance(message, onnx.TensorProto):  # less its data, which would be copied
+        fields = message.DESCRIPTOR.fields_by_name
+        present = [(fields[name], getattr(message, name)) for name in ("name", "doc_string", "external_data")]
+    else:
+        present = message.ListFields()
+    for field, value in present:
+        if field.type == field.TYPE_MESSAGE:
+            for part in value if field.is_repeated else [value]:
+                _check_text(part, path)
+        elif field.type == field.TYPE_STRING:
+            for text in value if field.is_repeated else [value]:
+                if isinstance(text, bytes) and field.name == "doc_string":
+                    message.ClearField("doc_string")
+                elif isinstance(text, bytes):
+                    raise _not_text(text, path)
+
+
+def _not_text(name: bytes, path: Path) -> CompileError:
+    return CompileError(
+        "a name in the file is not text in UTF-8",
+        file=path,
+        node=name.decode("utf-8", "backslashreplace"),
+        hint="The file is damaged, or its names are in another encoding: export or download the model again.",
+    )
+
+
 def _modernise(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     version = _opset(model)
     newest = onnx.defs.onnx_opset_version()
@@ -476,6 +516,14 @@ def _modernise(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         _constants_to_initializers(model.graph)
     quantisers.expand(model, path)
     return model
+
+
+def _read_foreign_types(graph: gs.Graph) -> None:
+    """Read the values of types that NumPy lacks now: graphsurgeon reads lazily, and warns on stdout where they are."""
+    for part in (graph, *graph.subgraphs(recursive=True)):
+        for tensor in part.tensors(check_duplicates=False).values():
+            if isinstance(tensor, gs.Constant) and isinstance(tensor.dtype, int):  # an ONNX type in place of NumPy's
+                _ = tensor.values
 
 
 def _changed(model: onnx.ModelProto) -> list[onnx.FunctionProto]:

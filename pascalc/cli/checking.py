@@ -11,7 +11,7 @@ import click
 from pascalc.cli.group import Command
 from pascalc.cli.options import FILE, OUTPUT, batch_option, data_option, json_option, limit_option
 from pascalc.cli.output import macs, progress_bar, show
-from pascalc.files import write_atomically
+from pascalc.files import printable, write_atomically
 from pascalc.passes import SCHEDULES
 from pascalc.tables import table
 
@@ -154,7 +154,7 @@ def report_command(
     with progress_bar("measuring") as progress:
         result = report(model, data, plan=plan_file, limit=limit, batch=batch, progress=progress)
     if html_file is not None:
-        write_atomically(html_file, [html(result).encode()])
+        write_atomically(html_file, [printable(html(result)).encode()])
     show(text(result), result.to_json(), json_file)
 
 

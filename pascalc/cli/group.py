@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from pascalc.cli.options import Output
-from pascalc.cli.output import writing_to_stdout
+from pascalc.cli.output import harmless, writing_to_stdout
 from pascalc.errors import CompileError
 from pascalc.files import beside, check_writable, is_stdout, same
 from pascalc.modelfile import check_output
@@ -74,8 +74,8 @@ class Group(click.Group):
     """Turns every error into one paragraph on stderr and an exit status."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        _prepare_streams()
         with _told(debug=False), writing_to_stdout():  # --help and --version
+            _prepare_streams()
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -88,6 +88,9 @@ def _prepare_streams() -> None:
 
     One that is closed leaves its number to the next file that is opened, and what a library prints would go into that
     file. And paths and names may hold what the streams' encoding lacks.
+
+    Raises:
+        CompileError: stdout was closed from the start.
     """
     for number in range(3):
         try:
@@ -97,6 +100,8 @@ def _prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None:
+        raise CompileError("stdout is closed", hint="Send it to /dev/null if it is not wanted.")
 
 
 @contextmanager
@@ -133,7 +138,7 @@ def _told(debug: bool) -> Iterator[None]:
 
 def _fail(message: str) -> NoReturn:
     with suppress(OSError):  # of a full stderr
-        click.echo(f"pascalc: {message}", err=True)
+        click.echo(f"pascalc: {harmless(message)}", err=True)
     sys.exit(2)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -43,9 +42,12 @@ def say(text: str) -> None:
         for path in [context.params.get(p.name or "")]
     )
     with writing_to_stdout():
-        if sys.stdout is None and not taken:
-            raise OSError(errno.EBADF, "it is closed")
-        click.echo(text, err=taken)
+        click.echo("\n".join(map(harmless, text.split("\n"))), err=taken)
+
+
+def harmless(text: str) -> str:
+    """The text with escapes for control characters, which names in a file may hold and a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
