@@ -52,7 +52,8 @@ def read_bytes(path: Path) -> bytes:
         check_regular(path)
         data = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise CompileError(f"the file cannot be read: {reason(error)}", file=path) from error
+        link = f" (it is a link to {real(path)})" if isinstance(error, FileNotFoundError) and path.is_symlink() else ""
+        raise CompileError(f"the file cannot be read: {reason(error)}{link}", file=path) from error
     if not data:
         raise CompileError("the file is empty", file=path, hint="Export or download the model again.")
     return data
@@ -64,14 +65,24 @@ def check_regular(path: Path) -> None:
     Raises:
         CompileError: it is one.
     """
-    if _is_device(path) or path.is_fifo() or path.is_socket():
+    mode = _mode(path)
+    if _is_device(path) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
         raise CompileError(
             "this is a pipe or a device, and the file is read more than once", file=path, hint="Write it to a file."
         )
 
 
 def _is_device(path: Path) -> bool:
-    return path.is_char_device() or path.is_block_device()
+    mode = _mode(path)
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+
+
+def _mode(path: Path) -> int:
+    """What kind of file it is; 0 where it cannot be reached, which reading it tells of."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return 0
 
 
 def reason(error: OSError | ValueError) -> str:
@@ -118,7 +129,7 @@ def _descriptor(path: Path) -> int | None:
         if folder in folders:
             return int(path.name) if path.name.isascii() and path.name.isdigit() else None
         path = Path(folder) / path.name
-        if not path.is_symlink():
+        if not os.path.islink(path):
             return None
         path = Path(folder) / os.readlink(path)
     return None
@@ -126,8 +137,8 @@ def _descriptor(path: Path) -> int | None:
 
 def is_stream(path: Path) -> bool:
     """Whether what is written there goes into something that is open or no file: a descriptor, a pipe, a device."""
-    target = real(path)
-    return _descriptor(path) is not None or (target.exists() and not target.is_file() and not target.is_dir())
+    mode = _mode(path)
+    return _descriptor(path) is not None or (mode != 0 and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode))
 
 
 def check_writable(path: Path) -> None:
@@ -193,6 +204,8 @@ def _target(path: Path) -> Path:
         target = real(path)
     except ValueError as error:  # a name that no file can have
         raise OSError(errno.EINVAL, str(error)) from error
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if target.exists() and not os.access(target, os.W_OK):
@@ -218,7 +231,7 @@ def _not_written(path: Path, error: OSError) -> CompileError:
     return CompileError(
         f"the output cannot be written: {reason(error)}",
         file=path,
-        hint="Nothing was written; choose a writable place with enough room (-o OUT).",
+        hint="Nothing was written; choose a writable place with enough room.",
     )
 
 

@@ -9,6 +9,7 @@ a time. So time and memory stay near those of a plain load and save.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -218,7 +219,7 @@ def check_output(source: Path, output: Path, what: str = "the output", option: s
     hint = f"Choose another {option} FILE."
     if same(output, source):
         raise CompileError(f"{what} would overwrite the source", file=output, hint=hint)
-    if output.exists() and real(output).is_relative_to(real(source.parent)):
+    if os.path.isfile(output):
         for location in _external_locations(source):
             if same(output, source.parent / location):
                 raise CompileError(f"{what} would overwrite the weights of {source}", file=output, hint=hint)
@@ -419,16 +420,16 @@ def _external(tensor: onnx.TensorProto, dtype: np.dtype[np.generic], count: int,
     """External data, mapped and not read; never a file outside the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    folder = path.parent.resolve()
-    file = (folder / location).resolve()
-    if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
+    folder = real(path.parent)
+    file = real(folder / location) if "\0" not in location else folder  # no name of a file has a NUL
+    if not location or Path(location).is_absolute() or file == folder or not file.is_relative_to(folder):
         raise CompileError(
             f"the external data '{location}' lies outside the model's folder",
             file=path,
             node=tensor.name,
             hint="Keep external data beside the model.",
         )
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise CompileError(
             f"the external data file '{location}' is missing",
             file=path,

@@ -11,7 +11,9 @@ candidate is a valid model. Four kinds of steps are tried until none makes the m
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +27,7 @@ import onnx.numpy_helper
 import onnx.shape_inference
 
 from pascalc.errors import CompileError
-from pascalc.files import beside, unwinding, write_atomically
+from pascalc.files import beside, reason, unwinding, write_atomically
 from pascalc.modelfile import check_output, load, to_bytes
 
 Progress = Callable[[int, int], None]
@@ -124,18 +126,23 @@ class _Command:
         self.runs += 1
         words = [word.replace("{}", str(model)) for word in self.words]
         try:
-            return subprocess.run(
+            process = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                timeout=self.timeout,
-                check=False,
-            ).returncode
+                start_new_session=True,  # a group of its own, to be ended with all that it started
+            )
+        except (OSError, ValueError) as error:
+            raise CompileError(f"the command '{words[0]}' cannot be run: {reason(error)}") from error
+        try:
+            return process.wait(self.timeout)
         except subprocess.TimeoutExpired:
             return None
-        except OSError as error:
-            raise CompileError(f"the command '{words[0]}' cannot be run: {error.strerror}") from error
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def fails(self, model: Model, status: int) -> bool:
         self.candidate.write_bytes(model.SerializeToString())

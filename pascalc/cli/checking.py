@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from pascalc.cli.group import Command
-from pascalc.cli.options import FILE, OUTPUT, batch_option, data_option, json_option, limit_option
+from pascalc.cli.options import FILE, OUTPUT, Positive, batch_option, data_option, json_option, limit_option
 from pascalc.cli.output import macs, progress_bar, show
 from pascalc.files import printable, write_atomically
 from pascalc.passes import SCHEDULES
@@ -77,9 +78,19 @@ def verify_command(
         )
     lines += result.findings()
     verdict = "equivalent" if result.equivalent else f"NOT equivalent: {result.first_difference or result.problems[0]}"
+    if not result.equivalent and json_file is None:
+        lines += ["", _shows_more(model, compiled, data, limit)]
     show("\n".join([*lines, "", verdict]), result.to_json(), json_file)
     if not result.equivalent:
         sys.exit(1)
+
+
+def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | None) -> str:
+    """The command that shows all layers, roots and problems."""
+    words = ["pascalc", "verify", str(model), str(compiled)]
+    words += [] if data is None else ["--data", str(data)]
+    words += [] if limit is None else ["--limit", str(limit)]
+    return f"All layers, roots and problems: {shlex.join([*words, '--json', '-'])}"
 
 
 @click.command("eval", cls=Command)
@@ -169,7 +180,7 @@ def report_command(
 @click.option("-o", "--output", type=OUTPUT, metavar="OUT.onnx", help="Default: MODEL.reduced.onnx beside the model.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Positive(),
     default=60,
     show_default=True,
     metavar="S",

@@ -16,7 +16,7 @@ import click
 from pascalc.cli.options import Output
 from pascalc.cli.output import harmless, writing_to_stdout
 from pascalc.errors import CompileError
-from pascalc.files import beside, check_writable, is_stdout, same
+from pascalc.files import beside, check_writable, is_stdout, is_stream, same
 from pascalc.modelfile import check_output
 
 
@@ -54,10 +54,10 @@ def _check_files(ctx: click.Context) -> None:
             others += value if isinstance(value, tuple) else [value]
     to_stdout = [option for option, (_, path) in written.items() if is_stdout(path)]
     if len(to_stdout) > 1:
-        raise click.UsageError(f"{' and '.join(to_stdout)} cannot both go to stdout")
+        raise click.UsageError(f"{' and '.join(to_stdout)} cannot both go to stdout", ctx)
     models = [ctx.params[p.name] for p in ctx.command.params if isinstance(p, click.Argument) and p.name]
     for option, (kind, path) in written.items():
-        if option in to_stdout:
+        if is_stream(path):  # nothing there to destroy
             continue
         for model in models:
             check_output(model, path, kind.what, option)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,19 @@ class Output(File):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return super().convert(STDOUT if value == "-" else value, param, ctx)
+
+
+class Positive(click.FloatRange):
+    """A number above 0, and not an infinite one."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
 
 
 FILE = File(path_type=Path)
@@ -83,7 +97,7 @@ budget_option = click.option(
 )
 steps_option = click.option(
     "--al-steps",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Positive(),
     metavar="T",
     help="Layerwise L of least loss at T effective time steps (paper's estimator); needs --calib.",
 )
