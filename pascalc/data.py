@@ -113,10 +113,10 @@ def unreadable(path: Path, error: Exception | None = None) -> CompileError:
     kind = kind_of_file(path)
     if isinstance(error, OSError) and error.strerror:
         message = error.strerror
-    elif "allow_pickle" in str(error):
-        message = "it holds Python objects, which are never read: it is not an .npz of plain arrays"
     elif kind is not None and kind.name != NPZ.name:
         message, hint = f"this is {kind.name}, not an .npz of plain arrays", kind.for_data or HINT
+    elif kind is not None and "allow_pickle" in str(error):
+        message = "it holds Python objects, which are never read: it is not an .npz of plain arrays"
     else:
         message = "it is not an .npz of plain arrays" + (f" ({error})" if kind is not None and str(error) else "")
     return CompileError(f"the data cannot be read: {message}", file=path, hint=hint)

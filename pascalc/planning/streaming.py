@@ -88,11 +88,14 @@ class SampleStream:
         """
         size = self.fixed_batch or size
         with ExitStack() as stack:
-            file = stack.enter_context(zipfile.ZipFile(self.path))
             members = []
-            for value, key in self.keys:
-                member = stack.enter_context(file.open(f"{key}.npy"))
-                members.append((value, key, member, *_header(member)))
+            try:
+                file = stack.enter_context(zipfile.ZipFile(self.path))
+                for value, key in self.keys:
+                    member = stack.enter_context(file.open(f"{key}.npy"))
+                    members.append((value, key, member, *_header(member)))
+            except (*_BROKEN, KeyError) as error:
+                raise CompileError("the data has changed since it was opened", file=self.path) from error
             for start in range(0, len(self), size):
                 part = slice(start, min(start + size, len(self)))
                 read = min(part.stop * self.step, self.stored) - start * self.step
@@ -129,6 +132,8 @@ def open_samples(path: str | Path, model: Model) -> SampleStream:
     try:
         with zipfile.ZipFile(path) as file:
             arrays = {name.removesuffix(".npy") for name in file.namelist() if name.endswith(".npy")}
+            if not arrays and file.namelist():
+                raise ValueError("it holds no arrays")
             for name, value in zip(names, model.interface_inputs, strict=True):
                 key = array_for(name, names, arrays, path)
                 with file.open(f"{key}.npy") as member:
