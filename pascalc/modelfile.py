@@ -422,7 +422,7 @@ def _external(tensor: onnx.TensorProto, dtype: np.dtype[np.generic], count: int,
     location = entries.get("location", "")
     folder = real(path.parent)
     file = real(folder / location) if "\0" not in location else folder  # no name of a file has a NUL
-    if not location or Path(location).is_absolute() or file == folder or not file.is_relative_to(folder):
+    if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
         raise CompileError(
             f"the external data '{location}' lies outside the model's folder",
             file=path,
