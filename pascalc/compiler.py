@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from typing import Any
 from pascalc import pipeline
 from pascalc.al.plan import PLAN_KEY, Plan
 from pascalc.errors import CompileError
+from pascalc.files import beside, printable, same
 from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
 from pascalc.metadata import ANN_DIGEST, LEVELS, SOURCE_DIGEST
-from pascalc.modelfile import load, save
+from pascalc.modelfile import check_output, digest_of, load, save_together
 from pascalc.neurons import neurons
 from pascalc.ops import NEURON_MODELS
 from pascalc.passes import ANALYSIS, ANN, SCHEDULES, Pass
@@ -97,12 +97,11 @@ def compile_model(
             raise CompileError(f"there is no {kind} '{name}'", file=source, hint=f"There is: {', '.join(known)}.")
     output = default_output(source) if output is None else Path(output)
     ann = None if save_ann is None else Path(save_ann)
-    if output.resolve() == source.resolve():
-        raise CompileError("the output would overwrite the source", file=output, hint="Choose another -o OUT.")
-    if ann is not None and ann.resolve() in (source.resolve(), output.resolve()):
-        raise CompileError(
-            "the ANN would overwrite the source or the output", file=ann, hint="Choose another --save-ann FILE."
-        )
+    check_output(source, output)
+    if ann is not None:
+        check_output(source, ann, "the ANN", "--save-ann")
+        if same(ann, output):
+            raise CompileError("the ANN would overwrite the output", file=ann, hint="Choose another --save-ann FILE.")
     plan = levels if isinstance(levels, Plan) else None
     if isinstance(levels, Plan):
         levels = {layer.name: layer.levels for layer in levels.layers}
@@ -124,16 +123,12 @@ def compile_model(
     if plan is not None:
         model.metadata[PLAN_KEY] = plan.to_json()
     model.metadata.pop(ANN_DIGEST, None)
+    networks = [(model, output)]
     if ann is not None:
-        _save_ann(source, changes, ann)
-        with ann.open("rb") as stream:
-            model.metadata[ANN_DIGEST] = hashlib.file_digest(stream, "sha256").hexdigest()
-    try:
-        save(model, output)
-    except CompileError:
-        if ann is not None:
-            ann.unlink(missing_ok=True)
-        raise
+        network = _ann(source, changes)
+        model.metadata[ANN_DIGEST] = digest_of(network)
+        networks.append((network, ann))
+    save_together(networks)
     return Compilation(source, output, inspect_model(model), model.notes, timing.rows)
 
 
@@ -142,16 +137,16 @@ def _with(changes: Sequence[Pass], passes: Sequence[Pass]) -> list[Pass]:
     return [*passes[: len(ANALYSIS)], *changes, *passes[len(ANALYSIS) :]]
 
 
-def _save_ann(source: Path, changes: Sequence[Pass], path: Path) -> None:
+def _ann(source: Path, changes: Sequence[Pass]) -> Model:
     """The network that is compiled, as an ANN."""
     model = load(source)
     pipeline.run(model, _with(changes, ANN))
-    save(model, path)
+    return model
 
 
 def default_output(source: Path) -> Path:
     """``model.onnx`` -> ``model.snn.onnx``, beside it."""
-    return source.with_name(f"{source.stem}.snn.onnx")
+    return beside(source, "snn")
 
 
 #: What a network may have instead of QCFS, for the message.
@@ -183,6 +178,6 @@ def _provenance(model: Model, neuron: str, schedule: str, levels: Mapping[str, i
         "pascalc.schedule": schedule,
         LEVELS: json.dumps(levels),
         "pascalc.not_spiking": json.dumps(not_spiking),
-        "pascalc.source": model.file.name if model.file else "",
+        "pascalc.source": printable(model.file.name) if model.file else "",
         SOURCE_DIGEST: model.digest,
     }

@@ -13,7 +13,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from pascalc import hints
 from pascalc.errors import CompileError
+from pascalc.filekinds import NPZ, kind_of_file
+from pascalc.files import check_regular
 from pascalc.graph import Array, Model
 
 #: The array that holds the labels, and the one that holds the samples of a network's only input.
@@ -97,22 +100,35 @@ def load_data(path: str | Path, model: Model, limit: int | None = None) -> Data:
 
 def _read(path: Path) -> dict[str, Array]:
     """The arrays of an npz."""
+    check_regular(path)
     try:
         with path.open("rb") as stream:
             file = np.load(stream, allow_pickle=False)
             if isinstance(file, np.ndarray):
-                raise CompileError("this is a single array, not an .npz", file=path, hint=HINT)
+                raise unreadable(path)
             with file:
                 arrays = {key: file[key] for key in file.files}
     except _UNREADABLE as error:
-        message = (
-            error.strerror if isinstance(error, OSError) and error.strerror else "it is not an .npz of plain arrays"
-        )
-        raise CompileError(f"the data cannot be read: {message}", file=path, hint=HINT) from error
+        raise unreadable(path, error) from error
     for key, array in arrays.items():
         if not isinstance(array, np.ndarray):  # a member without the header of an array
-            raise CompileError(f"'{key}' is not an array: it is not an .npz of plain arrays", file=path, hint=HINT)
+            raise unreadable(path, ValueError(f"'{key}' is not an array"))
     return arrays
+
+
+def unreadable(path: Path, error: Exception | None = None) -> CompileError:
+    """Why a file cannot be read as data: what the system says, or what the file is."""
+    hint = HINT
+    kind = kind_of_file(path)
+    if isinstance(error, OSError) and error.strerror:
+        message = error.strerror
+    elif kind is not None and kind.name != NPZ.name:
+        message, hint = f"this is {kind.name}, not an .npz of plain arrays", kind.for_data or HINT
+    elif kind is not None and "allow_pickle" in str(error):
+        message = "it holds Python objects, which are never read: it is not an .npz of plain arrays"
+    else:
+        message = "it is not an .npz of plain arrays" + (f" ({error})" if kind is not None and str(error) else "")
+    return CompileError(f"the data cannot be read: {message}", file=path, hint=hint)
 
 
 #: What NumPy, zipfile and zlib raise on files that are damaged, encrypted or something else.
@@ -130,10 +146,13 @@ def array_for(name: str, names: Sequence[str], arrays: Collection[str], path: Pa
     """
     key = name if name in arrays else _SINGLE
     if key not in arrays or (key == _SINGLE and len(names) > 1 and name != _SINGLE):
+        others = [array for array in arrays if array not in (LABELS, *names)]
         raise CompileError(
             f"there is no array for the input '{name}' (the file has {', '.join(sorted(arrays)) or 'none'})",
             file=path,
-            hint=HINT,
+            hint=hints.rename(others[0], _SINGLE, LABELS if LABELS in arrays else None)
+            if len(others) == len(names) == 1
+            else HINT,
         )
     return key
 
@@ -155,14 +174,15 @@ def checked(array: Array, key: str, value: onnx.ValueInfoProto, path: Path) -> A
     shape = "x".join("*" if d is None else str(d) for d in dims[1:])
     if array.dtype != wanted:
         raise CompileError(
-            f"'{key}' is {array.dtype}, but the input '{value.name}' wants {wanted}", file=path, hint=HINT
+            f"'{key}' is {array.dtype}, but the input '{value.name}' wants {wanted}",
+            file=path,
+            hint=hints.other_type(key, array.dtype, wanted) or HINT,
         )
-    fits = array.ndim == len(dims) and all(d in (None, n) for d, n in zip(dims[1:], array.shape[1:], strict=True))
-    if not fits:
+    if not hints.fits(array.shape, dims):
         raise CompileError(
             f"'{key}' has shape {list(array.shape)}, but the input '{value.name}' wants samples of {shape}",
             file=path,
-            hint=HINT,
+            hint=hints.other_shape(key, array.shape, dims) or HINT,
         )
     if not len(array):
         raise CompileError(f"'{key}' holds no samples", file=path)
@@ -179,6 +199,8 @@ def checked_labels(labels: Array, path: Path) -> Array:
     """
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise CompileError(
-            f"'{LABELS}' must be one integer a sample, not {labels.dtype} {list(labels.shape)}", file=path
+            f"'{LABELS}' must be one integer a sample, not {labels.dtype} {list(labels.shape)}",
+            file=path,
+            hint=hints.labels(LABELS, labels),
         )
     return labels.astype(np.int64)

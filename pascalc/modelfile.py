@@ -9,7 +9,8 @@ a time. So time and memory stay near those of a plain load and save.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,9 +24,9 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
-from pascalc import limits, observed, ops, quantisers
+from pascalc import filekinds, limits, observed, ops, quantisers
 from pascalc.errors import CompileError
-from pascalc.files import read_bytes, write_atomically, write_together
+from pascalc.files import is_stream, read_bytes, real, same, write_together
 from pascalc.graph import Array, Model, Note
 
 #: Weights of more bytes than this stay out of the skeleton.
@@ -53,10 +54,8 @@ def load(path: str | Path) -> Model:
     data = read_bytes(path)
     try:
         return _load(data, path)
-    except UnicodeDecodeError as error:  # protobuf decodes text only when it is asked for
-        raise CompileError(
-            "a name in the file is not text", file=path, hint="The file is damaged: export or download the model again."
-        ) from error
+    except UnicodeDecodeError as error:  # onnx and graphsurgeon decode the texts among the attributes
+        raise _not_text(error.object, path) from error
 
 
 def _load(data: bytes, path: Path) -> Model:
@@ -64,6 +63,7 @@ def _load(data: bytes, path: Path) -> Model:
     digest = hashlib.sha256(data).hexdigest()
     del data
     limits.check_size(model, path)
+    _check_text(model, path)
     _check_functions(model, path)
     weights = _detach(model, path)
     rewritten = quantisers.holds_quantisers(model)
@@ -86,9 +86,18 @@ def _load(data: bytes, path: Path) -> Model:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise CompileError(f"this is not a valid ONNX model: {_first_line(error)}", file=path) from error
+    for node in model.graph.node:
+        if node.domain == ops.DOMAIN and node.op_type not in ops.OPERATORS:
+            raise CompileError(
+                f"there is no operator {node.op_type} in the domain {ops.DOMAIN}",
+                file=path,
+                node=node.name or node.output[0],
+                hint="If another version of pascalc wrote the file, use that one.",
+            )
     interface = [v for v in model.graph.input if v.name not in weights]
     with _quiet():
         graph = gs.import_onnx(model)
+        _read_foreign_types(graph)
     for tensor in list(graph.inputs):
         if tensor.name in weights:
             tensor.to_constant(weights.pop(tensor.name))
@@ -168,12 +177,35 @@ def save(model: Model, path: str | Path) -> None:
     Raises:
         CompileError: the file cannot be written.
     """
-    path = Path(path)
+    save_together([(model, Path(path))])
+
+
+def save_together(models: Sequence[tuple[Model, Path]]) -> None:
+    """Like :func:`save` for several models: all are written, or none."""
+    write_together([file for model, path in models for file in _files(model, path)])
+
+
+def digest_of(model: Model) -> str:
+    """The SHA-256 of the file that :func:`save` writes, external data aside."""
+    content = hashlib.sha256()
+    for chunk in _stream(*skeleton(model)):
+        content.update(chunk)
+    return content.hexdigest()
+
+
+def _files(model: Model, path: Path) -> list[tuple[Path, Iterable[bytes | memoryview]]]:
+    """What is written, and where."""
     proto, weights = skeleton(model)
     if sum(array.nbytes for array in weights.values()) + proto.ByteSize() < _MESSAGE_LIMIT:
-        write_atomically(path, _stream(proto, weights))
-        return
-    data = path.with_name(path.name + ".data")
+        return [(path, _stream(proto, weights))]
+    if is_stream(path):
+        raise CompileError(
+            "a network of 2 GiB or more needs a second file for its weights", file=path, hint="Choose a file: -o OUT."
+        )
+    target = real(path)
+    data = target.with_name(target.name + ".data")  # found from where the file is, not from a link to it
+    if model.file is not None:
+        check_output(model.file, data, "the weights")
     headers, offset = [], 0
     for name, array in weights.items():
         header = _header(name, array)
@@ -185,7 +217,31 @@ def save(model: Model, path: str | Path) -> None:
     proto = _without_inputs(proto, weights)
     proto.graph.initializer.extend(headers)
     views = (_view(array) for array in weights.values())
-    write_together([(data, views), (path, [proto.SerializeToString()])])
+    return [(data, views), (path, [proto.SerializeToString()])]
+
+
+def check_output(source: Path, output: Path, what: str = "the output", option: str = "-o") -> None:
+    """Refuse to write over the source, or over the files beside it that hold its weights.
+
+    Raises:
+        CompileError: ``output`` is one of them.
+    """
+    hint = f"Choose another {option} FILE."
+    if same(output, source):
+        raise CompileError(f"{what} would overwrite the source", file=output, hint=hint)
+    if os.path.isfile(output):
+        for location in _external_locations(source):
+            if same(output, source.parent / location):
+                raise CompileError(f"{what} would overwrite the weights of {source}", file=output, hint=hint)
+
+
+def _external_locations(path: Path) -> set[str]:
+    """The files that the initializers of a model lie in; none where it is no model, which loading tells of."""
+    try:
+        model = onnx.ModelProto.FromString(path.read_bytes() if path.is_file() else b"")
+        return {e.value for tensor in model.graph.initializer for e in tensor.external_data if e.key == "location"}
+    except (OSError, ValueError, google.protobuf.message.DecodeError):
+        return set()
 
 
 def to_bytes(model: Model) -> bytes:
@@ -243,16 +299,17 @@ def _parse(data: bytes, path: Path) -> onnx.ModelProto:
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except google.protobuf.message.DecodeError as error:
-        raise CompileError(
-            "this is not an ONNX file, or it is truncated", file=path, hint="Export or download the model again."
-        ) from error
+        raise _no_model(data, path, "this is not an ONNX file, or it is truncated") from error
     if not model.HasField("graph") or not model.graph.output or not model.opset_import:
-        raise CompileError(
-            "this is not an ONNX model: it has no graph with outputs, or no opset",
-            file=path,
-            hint="Export or download the model again.",
-        )
+        raise _no_model(data, path, "this is not an ONNX model: it has no graph with outputs, or no opset")
     return model
+
+
+def _no_model(data: bytes, path: Path, otherwise: str) -> CompileError:
+    kind = filekinds.kind_of(data)
+    if kind is None or not kind.for_model:
+        return CompileError(otherwise, file=path, hint="Export or download the model again.")
+    return CompileError(f"this is {kind.name}, not an ONNX file", file=path, hint=kind.for_model)
 
 
 def _detach(model: onnx.ModelProto, path: Path) -> dict[str, Array]:
@@ -399,8 +456,8 @@ def _external(tensor: onnx.TensorProto, dtype: np.dtype[np.generic], count: int,
     """External data, mapped and not read; never a file outside the model's folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    folder = path.parent.resolve()
-    file = (folder / location).resolve()
+    folder = real(path.parent)
+    file = real(folder / location) if "\0" not in location else folder  # no name of a file has a NUL
     if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
         raise CompileError(
             f"the external data '{location}' lies outside the model's folder",
@@ -408,7 +465,7 @@ def _external(tensor: onnx.TensorProto, dtype: np.dtype[np.generic], count: int,
             node=tensor.name,
             hint="Keep external data beside the model.",
         )
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise CompileError(
             f"the external data file '{location}' is missing",
             file=path,
@@ -432,6 +489,38 @@ def _external(tensor: onnx.TensorProto, dtype: np.dtype[np.generic], count: int,
     if count == 0:
         return np.zeros(tuple(tensor.dims), dtype)
     return np.memmap(file, dtype, "r", offset, tuple(tensor.dims))
+
+
+def _check_text(message: google.protobuf.message.Message, path: Path) -> None:
+    """Refuse names that are not UTF-8, which protobuf gives as bytes; descriptions that are not are dropped.
+
+    Raises:
+        CompileError: a name is not.
+    """
+    if isinstance(message, onnx.TensorProto):  # less its data, which would be copied
+        fields = message.DESCRIPTOR.fields_by_name
+        present = [(fields[name], getattr(message, name)) for name in ("name", "doc_string", "external_data")]
+    else:
+        present = message.ListFields()
+    for field, value in present:
+        if field.type == field.TYPE_MESSAGE:
+            for part in value if field.is_repeated else [value]:
+                _check_text(part, path)
+        elif field.type == field.TYPE_STRING:
+            for text in value if field.is_repeated else [value]:
+                if isinstance(text, bytes) and field.name == "doc_string":
+                    message.ClearField("doc_string")
+                elif isinstance(text, bytes):
+                    raise _not_text(text, path)
+
+
+def _not_text(name: bytes, path: Path) -> CompileError:
+    return CompileError(
+        "a name in the file is not text in UTF-8",
+        file=path,
+        node=name.decode("utf-8", "backslashreplace"),
+        hint="The file is damaged, or its names are in another encoding: export or download the model again.",
+    )
 
 
 def _modernise(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -464,6 +553,14 @@ def _modernise(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         _constants_to_initializers(model.graph)
     quantisers.expand(model, path)
     return model
+
+
+def _read_foreign_types(graph: gs.Graph) -> None:
+    """Read the values of types that NumPy lacks now: graphsurgeon reads lazily, and warns on stdout where they are."""
+    for part in (graph, *graph.subgraphs(recursive=True)):
+        for tensor in part.tensors(check_duplicates=False).values():
+            if isinstance(tensor, gs.Constant) and isinstance(tensor.dtype, int):  # an ONNX type in place of NumPy's
+                _ = tensor.values
 
 
 def _changed(model: onnx.ModelProto) -> list[onnx.FunctionProto]:

@@ -11,7 +11,9 @@ candidate is a valid model. Four kinds of steps are tried until none makes the m
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +27,8 @@ import onnx.numpy_helper
 import onnx.shape_inference
 
 from pascalc.errors import CompileError
-from pascalc.files import write_atomically
-from pascalc.modelfile import load, to_bytes
+from pascalc.files import beside, reason, unwinding, write_atomically
+from pascalc.modelfile import check_output, load, to_bytes
 
 Progress = Callable[[int, int], None]
 Model = onnx.ModelProto
@@ -52,7 +54,7 @@ class Reduction:
 
 def default_output(model: Path) -> Path:
     """``model.onnx`` -> ``model.reduced.onnx``, beside it."""
-    return model.with_name(f"{model.stem}.reduced.onnx")
+    return beside(model, "reduced")
 
 
 def reduce_model(
@@ -79,10 +81,9 @@ def reduce_model(
     """
     source = Path(model)
     result = default_output(source) if output is None else Path(output)
-    if result.resolve() == source.resolve():
-        raise CompileError("the output would overwrite the model", file=result, hint="Choose another -o OUT.")
+    check_output(source, result)
     first = _with_shapes(Model.FromString(to_bytes(load(source))))
-    with tempfile.TemporaryDirectory() as folder:
+    with unwinding(), tempfile.TemporaryDirectory() as folder:
         check = _Command(_words(fails), timeout, Path(folder) / "candidate.onnx")
         status = check.status(source)
         if status is None or status == 0:
@@ -125,18 +126,23 @@ class _Command:
         self.runs += 1
         words = [word.replace("{}", str(model)) for word in self.words]
         try:
-            return subprocess.run(
+            process = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                timeout=self.timeout,
-                check=False,
-            ).returncode
+                start_new_session=True,  # a group of its own, to be ended with all that it started
+            )
+        except (OSError, ValueError) as error:
+            raise CompileError(f"the command '{words[0]}' cannot be run: {reason(error)}") from error
+        try:
+            return process.wait(self.timeout)
         except subprocess.TimeoutExpired:
             return None
-        except OSError as error:
-            raise CompileError(f"the command '{words[0]}' cannot be run: {error.strerror}") from error
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def fails(self, model: Model, status: int) -> bool:
         self.candidate.write_bytes(model.SerializeToString())

@@ -113,7 +113,7 @@ class InferenceSession:
         self._folder = folder
         self._events: dict[str, Events] = {}
         self._lock = threading.Lock()
-        self._session = self._open(model if isinstance(model, bytes) else os.fspath(model), folder)
+        self._session = self._open_first()
         self._phi = {neuron.label: neuron.phi for neuron in self._neurons.values()} if kernels == "numpy" else {}
 
     @property
@@ -176,6 +176,14 @@ class InferenceSession:
     def _file(self) -> Path | None:
         return None if isinstance(self._model, bytes) else self._model
 
+    def _open_first(self) -> ort.InferenceSession:
+        """A session on the model as it is."""
+        if isinstance(self._model, bytes):
+            return self._open(self._model, self._folder)
+        if _is_utf8(self._model):
+            return self._open(os.fspath(self._model))
+        return self._open(self._bytes(), self._model.parent)  # onnxruntime takes no such path
+
     def _open(self, model: str | bytes, folder: Path | None = None) -> ort.InferenceSession:
         """A session on the model. ``folder`` holds the external data of a model given as bytes."""
         options = session_options(threads=self._threads) if self._kernels == "numpy" else _options(self._threads)
@@ -184,7 +192,7 @@ class InferenceSession:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         if not self._optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if folder is not None:
+        if folder is not None and _is_utf8(folder):
             options.add_session_config_entry(_EXTERNAL_DATA, os.fspath(folder))
         try:
             left_out = None if self._stock else _WRONG_OPTIMIZERS
@@ -250,6 +258,14 @@ class InferenceSession:
             return self._model.read_bytes()
         except OSError as error:
             raise CompileError(f"the file cannot be read: {error.strerror}", file=self._model) from error
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _tensors(neuron: _Neuron) -> list[str]:

@@ -71,7 +71,7 @@ def compile_refused(model: Path, *words: str, options: tuple[str, ...] = ()) -> 
 def test_not_an_onnx_file(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    compile_refused(path, "ONNX", "Export or download the model again")
+    compile_refused(path, "ONNX", "again")
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ def test_an_output_that_is_the_source(way: str, model: Path, tmp_path: Path, mon
     (tmp_path / "link.onnx").symlink_to(model)
     output = {"same": model, "relative": Path("sub/../model.onnx"), "link": Path("link.onnx")}[way]
     (tmp_path / "sub").mkdir()
-    assert "the output would overwrite the source. Choose another -o OUT." in refused("compile", model, "-o", output)
+    assert "the output would overwrite the source. Choose another -o FILE." in refused("compile", model, "-o", output)
     assert model.read_bytes() == content
 
 
@@ -553,7 +553,7 @@ _NAN = np.where(np.arange(24).reshape(4, 6) == 8, np.float32(np.nan), _X)
 BAD_DATA: dict[str, tuple[bytes, str]] = {
     "text": (b"x,y\n1,2\n", "not an .npz of plain arrays"),
     "empty": (b"", "not an .npz of plain arrays"),
-    "one array": (_npy(_X), "this is a single array, not an .npz"),
+    "one array": (_npy(_X), "this is a single NumPy array (.npy), not an .npz of plain arrays"),
     "truncated": (_npz(x=_X)[:150], "not an .npz of plain arrays"),
     "corrupt": (_corrupt(), "not an .npz of plain arrays"),
     "pickled": (_npz(x=np.array([{}, None], object)), "not an .npz of plain arrays"),

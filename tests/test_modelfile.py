@@ -388,9 +388,9 @@ def undefined_tensor() -> onnx.ModelProto:
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b"import torch\n", "this is not an ONNX"),
-        (json.dumps({"model": "onnx"}).encode(), "this is not an ONNX"),
-        (b"\x00" * 100, "this is not an ONNX"),
+        (b"import torch\n", "this is text, not an ONNX file"),
+        (json.dumps({"model": "onnx"}).encode(), "this is JSON, not an ONNX file"),
+        (b"\x00" * 100, "this is nothing but zeros, not an ONNX file"),
         (onnx.ModelProto().SerializeToString() or b"\x08\x0a", "it has no graph with outputs, or no opset"),
         (opset(99), "opset 99 is newer than the installed onnx knows"),
         (opset(3, "Upsample"), "opset 3 cannot be converted to 15"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import click
 
 from pascalc.cli.group import Command
-from pascalc.cli.options import FILE, batch_option, data_option, json_option, limit_option
+from pascalc.cli.options import FILE, OUTPUT, Positive, batch_option, data_option, json_option, limit_option
 from pascalc.cli.output import macs, progress_bar, show
-from pascalc.files import write_atomically
+from pascalc.files import printable, write_atomically
 from pascalc.passes import SCHEDULES
 from pascalc.tables import table
 
@@ -83,9 +84,19 @@ def verify_command(
         )
     lines += result.findings()
     verdict = "equivalent" if result.equivalent else f"NOT equivalent: {result.first_difference or result.problems[0]}"
+    if not result.equivalent and json_file is None:
+        lines += ["", _shows_more(model, compiled, data, limit)]
     show("\n".join([*lines, "", verdict]), result.to_json(), json_file)
     if not result.equivalent:
         sys.exit(1)
+
+
+def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | None) -> str:
+    """The command that shows all layers, roots and problems."""
+    words = ["pascalc", "verify", str(model), str(compiled)]
+    words += [] if data is None else ["--data", str(data)]
+    words += [] if limit is None else ["--limit", str(limit)]
+    return f"All layers, roots and problems: {shlex.join([*words, '--json', '-'])}"
 
 
 @click.command("eval", cls=Command)
@@ -143,7 +154,7 @@ def inspect_command(model: Path, json_file: str | None) -> None:
 @click.argument("model", type=FILE, metavar="SNN.onnx")
 @click.option("--data", type=FILE, metavar="DATA.npz", help="x: inputs; without it, spike rates are assumed.")
 @click.option("--plan", "plan_file", type=FILE, metavar="PLAN.json", help="The plan behind its levels, for the HTML.")
-@click.option("--html", "html_file", type=FILE, metavar="OUT.html", help="Write the report with plots, in one file.")
+@click.option("--html", "html_file", type=OUTPUT, metavar="OUT.html", help="Write the report with plots, in one file.")
 @limit_option
 @batch_option
 @json_option
@@ -162,11 +173,11 @@ def report_command(
     with progress_bar("measuring") as progress:
         result = report(model, data, plan=plan_file, limit=limit, batch=batch, progress=progress)
     if html_file is not None:
-        write_atomically(html_file, [html(result).encode()])
+        write_atomically(html_file, [printable(html(result)).encode()])
     show(text(result), result.to_json(), json_file)
 
 
-@click.command("reduce", cls=Command)
+@click.command("reduce", cls=Command, default_output="reduced")
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
 @click.option(
     "--fails",
@@ -174,10 +185,10 @@ def report_command(
     metavar="COMMAND",
     help="Fails with its status on MODEL.onnx, not 0. Run without a shell; {} is the model to try, else it comes last.",
 )
-@click.option("-o", "--output", type=FILE, metavar="OUT.onnx", help="Default: MODEL.reduced.onnx beside the model.")
+@click.option("-o", "--output", type=OUTPUT, metavar="OUT.onnx", help="Default: MODEL.reduced.onnx beside the model.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Positive(),
     default=60,
     show_default=True,
     metavar="S",

@@ -13,6 +13,8 @@ import click
 from pascalc.cli.group import Command
 from pascalc.cli.options import (
     FILE,
+    OUTPUT,
+    Output,
     batch_option,
     budget_option,
     calib_option,
@@ -22,7 +24,7 @@ from pascalc.cli.options import (
     levels_option,
     steps_option,
 )
-from pascalc.cli.output import macs, progress_bar, show
+from pascalc.cli.output import macs, progress_bar, say, show
 from pascalc.files import write_atomically
 from pascalc.ops import NEURON_MODELS
 from pascalc.passes import SCHEDULES
@@ -35,9 +37,9 @@ if TYPE_CHECKING:
     from pascalc.planning.planner import Planned
 
 
-@click.command("compile", cls=Command)
+@click.command("compile", cls=Command, default_output="snn")
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
-@click.option("-o", "--output", type=FILE, metavar="OUT.onnx", help="Default: MODEL.snn.onnx beside the model.")
+@click.option("-o", "--output", type=OUTPUT, metavar="OUT.onnx", help="Default: MODEL.snn.onnx beside the model.")
 @click.option(
     "--neuron", type=click.Choice(list(NEURON_MODELS)), default="pasc", show_default=True, help="Neuron model."
 )
@@ -60,7 +62,9 @@ if TYPE_CHECKING:
 @correct_option
 @calib_option
 @click.option("--dynamic-batch", is_flag=True, help="Make a batch size that the export fixed dynamic, if safe.")
-@click.option("--save-ann", type=FILE, metavar="FILE", help="Write the requantised network itself, for `verify`.")
+@click.option(
+    "--save-ann", type=Output("the ANN"), metavar="FILE", help="Write the requantised network itself, for `verify`."
+)
 @json_option
 def compile_command(
     model: Path,
@@ -138,7 +142,9 @@ def compile_command(
     metavar="H.json",
     help="Histograms of `pascalc histogram`, in place of --calib; several are added.",
 )
-@click.option("-o", "--output", type=FILE, metavar="PLAN.json", help="Where the plan goes, to be edited and compiled.")
+@click.option(
+    "-o", "--output", type=OUTPUT, metavar="PLAN.json", help="Where the plan goes, to be edited and compiled."
+)
 @json_option
 def plan_command(
     model: Path,
@@ -166,7 +172,7 @@ def plan_command(
 @click.command("histogram", cls=Command)
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
 @click.option("--calib", type=FILE, metavar="DATA.npz", required=True, help="x: inputs to calibrate on.")
-@click.option("-o", "--output", type=FILE, metavar="H.json", required=True, help="Where the histograms go.")
+@click.option("-o", "--output", type=OUTPUT, metavar="H.json", required=True, help="Where the histograms go.")
 @batch_option
 def histogram_command(model: Path, calib: Path, output: Path, batch: int) -> None:
     """Count how often every layer of MODEL.onnx has each of its levels; histograms of shards can be added."""
@@ -176,7 +182,7 @@ def histogram_command(model: Path, calib: Path, output: Path, batch: int) -> Non
     with progress_bar("counting") as progress:
         counted = calibrate.measure(model, calib, batch=batch, progress=progress)
     write_atomically(output, [histograms.to_json(counted).encode()])
-    click.echo(f"{output}: {len(counted)} layers, {sum(h.samples for h in counted.values())} activations")
+    say(f"{output}: {len(counted)} layers, {sum(h.samples for h in counted.values())} activations")
 
 
 def _planned(

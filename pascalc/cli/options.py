@@ -3,15 +3,63 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pascalc.errors import CompileError
+from pascalc.files import STDOUT
 
-FILE = click.Path(path_type=Path)
 
-json_option = click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; '-' for stdout.")
+class File(click.Path):
+    """A path, which has a name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Output(File):
+    """Where something is written; "-" is stdout.
+
+    Args:
+        what: what is written, for messages.
+    """
+
+    def __init__(self, what: str, path_type: type[Path] | type[str] = Path) -> None:
+        super().__init__(path_type=path_type)
+        self.what = what
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(STDOUT if value == "-" else value, param, ctx)
+
+
+class Positive(click.FloatRange):
+    """A number above 0, and not an infinite one."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
+
+
+FILE = File(path_type=Path)
+OUTPUT = Output("the output")
+
+json_option = click.option(
+    "--json",
+    "json_file",
+    type=Output("the report", str),
+    metavar="FILE",
+    help="Write the report as JSON; '-' for stdout.",
+)
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first N samples.", metavar="N")
 batch_option = click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Samples a run.")
 data_option = click.option("--data", type=FILE, required=True, metavar="DATA.npz", help="x: inputs, y: labels.")
@@ -51,7 +99,7 @@ budget_option = click.option(
 )
 steps_option = click.option(
     "--al-steps",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Positive(),
     metavar="T",
     help="Layerwise L of least loss at T effective time steps (paper's estimator); needs --calib.",
 )

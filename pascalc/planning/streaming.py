@@ -20,8 +20,9 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 import onnx
 
-from pascalc.data import HINT, LABELS, array_for, check_batch, checked, checked_labels
+from pascalc.data import LABELS, array_for, check_batch, checked, checked_labels, unreadable
 from pascalc.errors import CompileError
+from pascalc.files import check_regular
 from pascalc.graph import Array, Model
 
 #: Bytes that are read at once of what is left out.
@@ -92,9 +93,9 @@ class SampleStream:
         check_batch(size)
         size = self.fixed_batch or size
         with ExitStack() as stack:
+            members = []
             try:
                 file = stack.enter_context(zipfile.ZipFile(self.path))
-                members = []
                 for value, key in self.keys:
                     member = stack.enter_context(file.open(f"{key}.npy"))
                     members.append((value, key, member, *_header(member)))
@@ -149,9 +150,12 @@ def open_samples(path: str | Path, model: Model) -> SampleStream:
     path = Path(path)
     names = [value.name for value in model.interface_inputs]
     keys, sizes, labels = [], set(), None
+    check_regular(path)
     try:
         with zipfile.ZipFile(path) as file:
             arrays = {name.removesuffix(".npy") for name in file.namelist() if name.endswith(".npy")}
+            if not arrays and file.namelist():
+                raise ValueError("it holds no arrays")
             for name, value in zip(names, model.interface_inputs, strict=True):
                 key = array_for(name, names, arrays, path)
                 with file.open(f"{key}.npy") as member:
@@ -164,10 +168,7 @@ def open_samples(path: str | Path, model: Model) -> SampleStream:
                 with file.open(f"{LABELS}.npy") as member:
                     labels = checked_labels(npy.read_array(member, allow_pickle=False), path)
     except _BROKEN as error:
-        message = (
-            error.strerror if isinstance(error, OSError) and error.strerror else "it is not an .npz of plain arrays"
-        )
-        raise CompileError(f"the data cannot be read: {message}", file=path, hint=HINT) from error
+        raise unreadable(path, error) from error
     if len(sizes) > 1:
         raise CompileError(f"the inputs have different numbers of samples: {sorted(sizes)}", file=path)
     dims = model.interface_inputs[0].type.tensor_type.shape.dim
@@ -187,6 +188,8 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     version = npy.read_magic(member)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(member)
-    if dtype.hasobject or (fortran and len(shape) > 1):
-        raise ValueError("not plain values in C order")
+    if dtype.hasobject:
+        raise ValueError("it would need allow_pickle")
+    if fortran and len(shape) > 1:
+        raise ValueError("an array lies in Fortran order; write numpy.ascontiguousarray of it")
     return shape, dtype

@@ -181,3 +181,18 @@ def test_a_network_without_qcfs(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=rows(2))
     with pytest.raises(CompileError, match="no QCFS activation"):
         measure(tmp_path / "m.onnx", tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("change", ["gone", "torn", "other arrays"])
+def test_data_that_changes_while_it_is_read(change: str, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=images(6))
+    samples = open_samples(path, load(folder / "model.onnx"))
+    if change == "gone":
+        path.unlink()
+    elif change == "torn":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        np.savez(path, other=images(6))
+    with pytest.raises(CompileError, match="the data has changed since it was opened"):
+        next(samples.batches(2))
