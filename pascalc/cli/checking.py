@@ -83,7 +83,12 @@ def verify_command(
             f"margin {root.margin:.2e}, bound {root.bound:.2e}"
         )
     lines += result.findings()
-    verdict = "equivalent" if result.equivalent else f"NOT equivalent: {result.first_difference or result.problems[0]}"
+    levels = ", at the levels that the file says that it was compiled to" if result.requantised else ""
+    verdict = (
+        f"equivalent{levels}"
+        if result.equivalent
+        else f"NOT equivalent: {result.first_difference or result.problems[0]}"
+    )
     if not result.equivalent and json_file is None:
         lines += ["", _shows_more(model, compiled, data, limit)]
     show("\n".join([*lines, "", verdict]), result.to_json(), json_file)

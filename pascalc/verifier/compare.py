@@ -33,6 +33,8 @@ from pascalc.verifier.watch import Watched
 
 #: A bound in levels beyond which a current says nothing of the level.
 _WIDE = 0.25
+#: A bound beyond this share of the largest value says nothing of any other float.
+_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Comparison:
                 if given is None:
                     once(item.check.problems, f"its input '{feed.compiled}' could not be measured")
                     continue
+                if trial.own is not None:
+                    _check_told(expected, trial.total(feed.source), feed.ulps, feed.source)
                 excess, problem = excess_of(expected, given, trial.total(feed.source), feed.ulps)
                 item.check.excess = max(item.check.excess, excess)
                 once(item.check.problems, problem)
@@ -197,12 +201,8 @@ class Comparison:
         if output.origin == "computed":
             return  # the operator is the source's, and so are its inputs
         expected, given, total = self.expected_output(output, trial, given)
-        if trial.own is not None and total is not None and np.any(np.isfinite(expected) & ~np.isfinite(total)):
-            raise CompileError(
-                "rounding alone can move this output without a bound, so that it is neither right nor wrong",
-                node=output.name,
-                hint="The source adds numbers that overflow: give other data, or mend the source.",
-            )
+        if trial.own is not None:
+            _check_told(expected, total, output.ulps, output.name)
         excess, problem = excess_of(expected, given, total, output.ulps)
         self.result.output_excess = max(self.result.output_excess, excess)
         once(self.result.output_problems, problem and f"'{output.name}': {problem}")
@@ -254,6 +254,27 @@ def _check_resolved(layer: Layer, u: Array, bound: Array) -> None:
                 node=layer.check.name,
                 hint="The source adds numbers too large for its floats: give other data, or mend the source.",
             )
+
+
+def _check_told(expected: Array, total: Array | None, ulps: float, name: str) -> None:
+    """Refuse a tensor of which rounding alone decides: its bounds say nothing.
+
+    Raises:
+        CompileError: rounding can move it by more than a hundredth of its largest value.
+    """
+    if expected.dtype.kind != "f" or total is None or not expected.size or total.shape != expected.shape:
+        return
+    finite = np.isfinite(expected)
+    largest = float(np.max(np.abs(expected), where=finite, initial=0))
+    with np.errstate(all="ignore"):
+        bound = float(np.max(total, where=finite, initial=0)) * ulps * float(np.finfo(expected.dtype).eps)
+    if largest and not bound <= _SHARE * largest:
+        raise CompileError(
+            f"rounding alone can move this tensor by {bound:.2g}, and its largest value is {largest:.2g}, so that it "
+            "is neither right nor wrong",
+            node=name,
+            hint="The source adds numbers too large for its floats: give other data, or mend the source.",
+        )
 
 
 def levels_of(layer: Layer, activation: Array) -> tuple[Array, bool]:
