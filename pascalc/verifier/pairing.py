@@ -101,12 +101,13 @@ class Output:
 
 @dataclass
 class Pairing:
-    """The two networks side by side."""
+    """The two networks side by side; ``strangers`` are operators that only the compiled one has."""
 
     layers: list[Layer] = field(default_factory=list)
     computed: list[Computed] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     requantised: dict[str, int] = field(default_factory=dict)
+    strangers: set[str] = field(default_factory=set)
 
     def observed(self) -> list[str]:
         """All tensors of the compiled network that are compared."""
@@ -301,6 +302,7 @@ class _Pairs:
             twin = next((x for x in namesakes if (x.op, x.domain or "") == (node.op, node.domain or "")), None)
             if twin is None:
                 self.result.problems.append(f"the operator '{name}' ({node.op}) is not in the source network")
+                self.found.strangers.add(node.op)
             elif not self._is_measured(node) and not self._same_operator(twin, node, []):
                 self.result.problems.append(f"the operator '{name}' ({node.op}) is not as in the source network")
 

@@ -39,6 +39,10 @@ PROBE_BATCHES = (1, 2, 5)
 OPERATOR_ULPS = 4
 
 
+#: Operators that take any time, or any memory, whatever goes in.
+_UNBOUNDED = {"Loop", "Scan", "ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize"}
+
+
 def verify(
     source: str | Path,
     compiled: str | Path,
@@ -143,6 +147,8 @@ def _is_fit_to_run(emitted: Model, found: Pairing, result: Verification, path: P
             f"it has functions of its own that hide {len(missing)} tensors, such as '{min(missing)}': inline them first"
         )
         return False
+    if found.strangers & _UNBOUNDED:
+        return False  # it may run for ever, or take all memory
     longest = max((x.compiled.steps_out for x in found.layers), default=0)
     for node in (n for n in emitted.graph.nodes if is_ours(n, *ops.OPERATORS)):
         steps = [node.attrs[key] for key in ("steps", "steps_in", "steps_out") if key in node.attrs]
