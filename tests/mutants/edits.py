@@ -228,3 +228,7 @@ def set_int(node: onnx.NodeProto, name: str, value: int) -> None:
 
 def float_type(dtype: np.dtype[Any]) -> int:
     return int(helper.np_dtype_to_tensor_dtype(dtype)) if dtype.kind == "f" else TensorProto.FLOAT
+
+
+def copied(node: onnx.NodeProto) -> onnx.NodeProto:
+    return onnx.NodeProto.FromString(node.SerializeToString())

@@ -26,6 +26,8 @@ EQUAL, INNER, DIFFERENT = "equal", "only inside", "different"
 SIZES = (1, 2, 3, 5, 7, 16)
 RANDOM_SAMPLES = 256
 NEAR = 1e-5
+#: What onnxruntime may raise on a mutant.
+CANNOT_RUN = (*RUNTIME_ERRORS, MemoryError)
 
 
 def open_session(proto: onnx.ModelProto, optimised: bool = True) -> ort.InferenceSession:
@@ -41,7 +43,7 @@ def open_somehow(proto: onnx.ModelProto) -> ort.InferenceSession:
     """As it comes, or without optimisations where that fails."""
     try:
         return open_session(proto)
-    except RUNTIME_ERRORS:
+    except CANNOT_RUN:
         return open_session(proto, optimised=False)
 
 
@@ -110,7 +112,7 @@ class Oracle:
                 if not self._explained(mutant, number, off):
                     rows = np.nonzero(off)[0][:3].tolist()
                     return Judgement(DIFFERENT, f"in batch {number} of {len(off)}, rows {rows}")
-        except RUNTIME_ERRORS as error:
+        except CANNOT_RUN as error:
             return Judgement(DIFFERENT, f"cannot be run: {str(error)[:200]}")
         return Judgement(EQUAL if self._same_trains(mutant) else INNER)
 
@@ -126,7 +128,7 @@ class Oracle:
         values = self._trains(self.honest, feeds, currents=True)
         try:
             trains = self._trains(mutant, feeds, currents=False)
-        except RUNTIME_ERRORS:
+        except CANNOT_RUN:
             return False
         own, currents = values[: len(trains)], values[len(trains) :]
         pending = off.copy()
@@ -157,7 +159,7 @@ class Oracle:
         for feeds in self.batches[:6]:
             try:
                 pairs = zip(self._trains(self.honest, feeds, False), self._trains(mutant, feeds, False), strict=True)
-            except RUNTIME_ERRORS:
+            except CANNOT_RUN:
                 return False
             if any(a.shape != b.shape or np.mean(a != b) > 1e-4 for a, b in pairs):
                 return False

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import resource
 import shutil
 import sys
 import tempfile
@@ -24,13 +25,14 @@ from tests.mutants.cases import Case, Workshop
 from tests.mutants.networks import Subject
 from tests.mutants.oracle import DIFFERENT, EQUAL
 
-#: For one mutant, its networks compiled before or not.
-SECONDS = 180
+#: For one mutant, its networks compiled before or not; and the address space of a process.
+SECONDS, MEMORY = 180, 8 << 30
 SEVERAL = "several at once"
 
 
 def work(folder: Path, seed: int, numbers: list[int], small: bool, keep: Path | None, out: Connection) -> None:
     """Run the mutants of these numbers, and send what came of each."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     shop = Workshop(folder, small)
     for number in numbers:
         case = shop.run(seed, number)
