@@ -16,7 +16,7 @@ import pascalc
 from pascalc.errors import CompileError
 from tests.mutants.edits import Net
 from tests.mutants.mutations import HEAVY, KINDS
-from tests.mutants.networks import SCHEDULES, Source, Subject, sources
+from tests.mutants.networks import QUICK, SCHEDULES, Source, Subject, sources
 from tests.mutants.oracle import DIFFERENT, EQUAL, Judgement, Oracle
 
 #: What verify can say, or do, of a mutant.
@@ -82,12 +82,12 @@ class Workshop:
 
     Args:
         folder: where the files are.
-        small: leave out the large networks.
+        quick: a few small networks only.
     """
 
-    def __init__(self, folder: Path, small: bool = False) -> None:
+    def __init__(self, folder: Path, quick: bool = False) -> None:
         self.folder = folder
-        self.sources = [s for s in sources() if not (small and s.large)]
+        self.sources = [s for s in sources() if s.name in QUICK or not quick]
         self.left_out: dict[str, str] = {}
         self._subjects: dict[str, Subject | None] = {}
         self._oracles: dict[str, Oracle] = {}

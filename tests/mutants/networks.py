@@ -24,6 +24,13 @@ from tests.test_quantisers import qonnx_network
 EXAMPLES = Path(__file__).parents[2] / "examples" / "fashion-mnist"
 SCHEDULES = ("unrolled", "collapsed")
 SAMPLES = 20
+#: Enough for a short run: one of each sort.
+QUICK = frozenset(
+    (
+        *("residual", "linear", "Loop", "a label and one", "token layout", "several inputs and outputs"),
+        *("squeeze and excite", "Tanh and LayerNormalization in the middle"),
+    )
+)
 
 Feeds = dict[str, Array]
 MADE: dict[str, Callable[[Network], dict[str, str]]] = {}

@@ -30,10 +30,10 @@ SECONDS, MEMORY = 180, 8 << 30
 SEVERAL = "several at once"
 
 
-def work(folder: Path, seed: int, numbers: list[int], small: bool, keep: Path | None, out: Connection) -> None:
+def work(folder: Path, seed: int, numbers: list[int], quick: bool, keep: Path | None, out: Connection) -> None:
     """Run the mutants of these numbers, and send what came of each."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    shop = Workshop(folder, small)
+    shop = Workshop(folder, quick)
     for number in numbers:
         case = shop.run(seed, number)
         path = shop.mutant_path(seed, number)
@@ -56,7 +56,7 @@ def _keep(keep: Path, case: Case, path: Path, shop: Workshop) -> None:
 
 
 def run_all(
-    count: int, seed: int, jobs: int, keep: Path | None = None, small: bool = False
+    count: int, seed: int, jobs: int, keep: Path | None = None, quick: bool = False
 ) -> tuple[list[Case], list[int], dict[str, str]]:
     """All cases, the numbers of mutants that ended their process, and the networks left out and why."""
     context = multiprocessing.get_context("forkserver")
@@ -72,7 +72,7 @@ def run_all(
                 mine, theirs = context.Pipe(duplex=False)
                 own = Path(folder) / f"{len(cases)}-{numbers[0]}"
                 own.mkdir(exist_ok=True)
-                process = context.Process(target=work, args=(own, seed, numbers, small, keep, theirs), daemon=True)
+                process = context.Process(target=work, args=(own, seed, numbers, quick, keep, theirs), daemon=True)
                 process.start()
                 theirs.close()
                 running[mine] = (process, numbers, time.monotonic())
