@@ -76,6 +76,23 @@ def _(net: Net) -> str | None:
     return where and f"{size} {where}"
 
 
+@kind("batches above a size, told by a sum")
+def _(net: Net) -> str | None:
+    """The size of the batch as a sum of ones: no operator that is not a sum of products or bounded by its input."""
+    size = net.pick([1, 2, 4, 6, 10])
+
+    def make(net: Net, x: str) -> str:
+        kind_of = net.dtype(x)
+        ones = net.node("Add", [net.node("Mul", [x, net.const(0, kind_of)]), net.const(1, kind_of)])
+        rows = net.node("ReduceSum", [ones, net.const([0], np.int64)], keepdims=1)
+        more = net.node("Sub", [rows, net.const(size * net.steps(x), kind_of)])
+        more = net.node("Clip", [more, net.const(0, kind_of), net.const(1, kind_of)])
+        return net.node("Add", [x, net.node("Mul", [x, more])])
+
+    where = net.through(make, lambda x: len(net.shape(x)) > 1)
+    return where and f"{size} {where}"
+
+
 @kind("later rows of a batch")
 def _(net: Net) -> str | None:
     size = net.pick([1, 4, 6])

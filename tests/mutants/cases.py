@@ -59,11 +59,12 @@ class Case:
 
     @property
     def missed(self) -> bool:
-        return self.truth == DIFFERENT and not self.with_data.found
+        """Whether verify says that a mutant is what it is not; that it fails is no answer."""
+        return self.truth == DIFFERENT and self.with_data.verdict in (EQUIVALENT, DECLARED)
 
     @property
     def missed_without(self) -> bool:
-        return self.truth == DIFFERENT and self.without is not None and not self.without.found
+        return self.truth == DIFFERENT and self.without is not None and self.without.verdict in (EQUIVALENT, DECLARED)
 
     @property
     def false_alarm(self) -> bool:

@@ -17,6 +17,17 @@ def _(net: Net) -> str | None:
     return net.through(lambda net, x: net.node("Min", [x, _limit(net, x)]), lambda x: len(net.shape(x)) > 1)
 
 
+@kind("bent above a large value")
+def _(net: Net) -> str | None:
+    """With operators that are bounded by what goes in."""
+
+    def make(net: Net, x: str) -> str:
+        beyond = net.node("Relu", [net.node("Sub", [x, _limit(net, x)])])
+        return net.node("Add", [x, beyond])
+
+    return net.through(make, lambda x: len(net.shape(x)) > 1)
+
+
 @kind("wrong above a large value")
 def _(net: Net) -> str | None:
     def make(net: Net, x: str) -> str:

@@ -108,7 +108,8 @@ def run_all(
 
 def table(cases: list[Case]) -> str:
     """One row for every kind; what was several kinds at once has a row of its own."""
-    heads = ["kind", "mutants", "equal after all", "different", "found", "missed", "found without data", "false alarms"]
+    heads = ["kind", "mutants", "equal after all", "different", "found", "missed", "found without data", "failed"]
+    heads += ["false alarms"]
     rows: dict[str, Counter[str]] = {}
     for case in cases:
         for name in (case.kinds[0] if len(case.kinds) == 1 else SEVERAL, "all"):
@@ -117,9 +118,10 @@ def table(cases: list[Case]) -> str:
             row["mutants"] += 1
             row["equal after all"] += not different
             row["different"] += different
-            row["found"] += different and not case.missed
+            row["found"] += different and case.with_data.found
             row["missed"] += case.missed
-            row["found without data"] += different and not case.missed_without
+            row["found without data"] += case.without is not None and case.without.found
+            row["failed"] += case.bug
             row["false alarms"] += case.false_alarm
     order = sorted(rows, key=lambda name: (name == "all", name == SEVERAL, name))
     lines = [f"| {' | '.join(heads)} |", f"|---{'|---:' * (len(heads) - 1)}|"]
@@ -134,7 +136,7 @@ def details(cases: list[Case], lost: list[int], left_out: dict[str, str]) -> lis
     for case in cases:
         what = f"{case.seed}-{case.number} {case.network}: {' + '.join(case.kinds)}: {'; '.join(case.done)}"
         if case.bug:
-            lines.append(f"verify failed: {what}")
+            lines.append(f"verify failed: {what}: {case.with_data.why.strip().splitlines()[-1:]}")
         if case.missed:
             lines.append(f"MISSED: {what} ({case.why})")
         elif case.missed_without:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.mutants.cases import EQUIVALENT, NOT_EQUIVALENT, Answer, Case, Workshop
+from tests.mutants.cases import CRASHED, EQUIVALENT, NOT_EQUIVALENT, Answer, Case, Workshop
 from tests.mutants.edits import Net
 from tests.mutants.mutations import KINDS
 from tests.mutants.networks import Subject
@@ -118,14 +118,15 @@ def test_what_the_table_counts() -> None:
         case,
         replace(case, with_data=said_so),
         replace(case, without=said_so),
+        replace(case, with_data=Answer(CRASHED, "Traceback\nValueError: no")),
         replace(case, truth=EQUAL, without=None),
         replace(case, truth=EQUAL, with_data=said_so, without=None),
         replace(case, kinds=["weight", "bias"]),
     ]
     rows = dict(line.strip("| ").split(" | ", 1) for line in table(cases).splitlines()[2:])
-    assert rows["weight"] == "5 | 2 | 3 | 2 | 1 | 2 | 1"
-    assert rows["several at once"] == "1 | 0 | 1 | 1 | 0 | 1 | 0"
-    assert rows["all"] == "6 | 2 | 4 | 3 | 1 | 3 | 1"
+    assert rows["weight"] == "6 | 2 | 4 | 2 | 1 | 3 | 1 | 1"
+    assert rows["several at once"] == "1 | 0 | 1 | 1 | 0 | 1 | 0 | 0"
+    assert rows["all"] == "7 | 2 | 5 | 3 | 1 | 4 | 1 | 1"
     assert [line.split(":")[0] for line in details(cases, [3], {"x": "y"})[:-1]] == [
-        *("left out", "process ended", "MISSED", "missed without data", "false alarm")
+        *("left out", "process ended", "MISSED", "missed without data", "verify failed", "false alarm")
     ]
