@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The CPU build of the version tested; only the tests of pascalc.train need it.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-slow fuzz bench docs clean
+.PHONY: demo test test-slow fuzz mutants bench docs clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/python examples/fashion-mnist/demo.py
@@ -25,6 +25,14 @@ FUZZ_MUTATIONS ?= 5000
 fuzz: $(VENV)/dev.stamp
 	FUZZ_GRAPHS=$(FUZZ_GRAPHS) $(BIN)/python -m pytest tests/fuzz --hypothesis-show-statistics
 	$(BIN)/python -m tests.fuzz.run --cases $(FUZZ_MUTATIONS)
+
+# Compiled networks broken at random: verify must find every one that computes something else.
+MUTANTS ?= 1000
+MUTANT_SEEDS ?= 1 2 3
+mutants: $(VENV)/dev.stamp
+	status=0; for seed in $(MUTANT_SEEDS); do \
+	  $(BIN)/python -m tests.mutants.run --mutants $(MUTANTS) --seed $$seed || status=1; \
+	done; exit $$status
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/speed.py
