@@ -1,8 +1,9 @@
 """Old opsets made new, where onnx's own converter is right and where it is not.
 
-Three operators lose their meaning in onnx's converter, and are given it back here:
+What loses its meaning in onnx's converter is given it back here:
 
 - ``Hardmax`` before opset 13 sees its input as a matrix, all axes from ``axis`` on in one row;
+- the mask of ``Dropout`` before opset 12 is another one in onnxruntime, and refused where it is used;
 - ``Upsample``, and ``Resize`` of opset 10, count from the corner (asymmetric). The nearest value is the one before
   where an axis grows (floor), and the one behind where it shrinks (ceil), as onnxruntime computes it.
 """
@@ -18,13 +19,13 @@ import onnx
 import onnx.numpy_helper
 import onnx.version_converter
 
-from pascalc import ops
+from pascalc import limits, ops
 from pascalc.errors import CompileError
 from pascalc.graph import Array
 from pascalc.protos import constant_value, copy, first_line, opset
 
 #: Opsets from which these operators are what they are today.
-_HARDMAX, _RESIZE = 13, 11
+_HARDMAX, _DROPOUT, _RESIZE = 13, 12, 11
 
 
 def modernise(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -51,15 +52,15 @@ def modernise(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
             file=path,
             hint=f"Export the model again with opset {ops.MIN_OPSET} or later.",
         ) from error
-    mender = _Mender(model.graph, version)
-    mender.mend(model.graph, {})
+    _Mender(model.graph, version, path).mend(model.graph, {})
     return model
 
 
 class _Mender:
-    def __init__(self, graph: onnx.GraphProto, version: int) -> None:
-        self.version = version
-        self.names = set(_names(graph))
+    def __init__(self, graph: onnx.GraphProto, version: int, path: Path) -> None:
+        self.version, self.path = version, path
+        self.used = set(_uses(graph))
+        self.names = self.used | {name for node in limits.all_nodes(graph.node) for name in (node.name, *node.output)}
         self.nodes: list[onnx.NodeProto] = []
         self.label = ""
 
@@ -82,6 +83,8 @@ class _Mender:
             elif standard and node.op_type == "Resize" and self.version < _RESIZE:
                 self._resize(node, constants.get(node.input[2]))
             else:
+                if standard and node.op_type == "Dropout" and self.version < _DROPOUT:
+                    self._check_mask(node)
                 self.nodes.append(copy(node))
             mended += self.nodes
         del graph.node[:]
@@ -93,6 +96,15 @@ class _Mender:
         rows = self._node("Flatten", node.input[0], axis=axis)
         best = self._node("Hardmax", rows, axis=-1)
         self._node("Reshape", best, shape, out=node.output[0])
+
+    def _check_mask(self, node: onnx.NodeProto) -> None:
+        if len(node.output) > 1 and node.output[1] in self.used:
+            raise CompileError(
+                f"the mask of Dropout is used, which is another one in opset {_DROPOUT} and later",
+                file=self.path,
+                node=self.label,
+                hint="Export for inference (training=TrainingMode.EVAL), without Dropout.",
+            )
 
     def _resize(self, node: onnx.NodeProto, scales: Array | None) -> None:
         mode = next((a.s.decode() for a in node.attribute if a.name == "mode"), "nearest")
@@ -131,10 +143,11 @@ class _Mender:
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
-    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+def _uses(graph: onnx.GraphProto) -> Iterator[str]:
+    """Every name that a node, an output or an initializer of the graph or its subgraphs refers to."""
+    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer) if value.name)
     for node in graph.node:
-        yield from (*node.input, *node.output)
+        yield from filter(None, node.input)
         for attribute in node.attribute:
             for subgraph in (attribute.g, *attribute.graphs) if attribute.type in _GRAPHS else ():
-                yield from _names(subgraph)
+                yield from _uses(subgraph)

@@ -75,10 +75,17 @@ def _problem(node: onnx.NodeProto, types: Mapping[str, int]) -> tuple[str, str] 
         element = types.get(tensor, 0)
         if name == "threshold" and element and element not in _FLOATS:
             return (
-                f"the threshold of {node.op_type} is of type {onnx.TensorProto.DataType.Name(element).lower()}, not float",
+                f"the threshold of {node.op_type} is of type {_type_name(element)}, not float",
                 "Store thresholds as float32.",
             )
     return None
+
+
+def _type_name(element: int) -> str:
+    known = element in onnx.TensorProto.DataType.values()
+    return (
+        onnx.TensorProto.DataType.Name(onnx.TensorProto.DataType.ValueType(element)).lower() if known else str(element)
+    )
 
 
 def _is_text(value: bytes) -> bool:
