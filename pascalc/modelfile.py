@@ -37,7 +37,7 @@ _TENSOR = onnx.TensorProto
 def load(path: str | Path) -> Model:
     """Read an ONNX file.
 
-    Opsets older than the function bodies need are converted, model-local functions inlined, QONNX quantisers written
+    Model-local functions are inlined, opsets older than the function bodies need converted, QONNX quantisers written
     out in standard operators (pascalc/quantisers.py), ``Constant`` nodes made initializers, and initializers that are
     also inputs made plain constants.
 
