@@ -5,7 +5,7 @@
   class is that of the largest score, the first of equals.
 - Integers and booleans ``[N, ...]`` are classes already, one for each position.
 - Nothing else is a classification: a single number, one float a sample (a regression, or one logit, whose threshold is
-  not in the file), text.
+  not in the file), text, an output without values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pascalc.graph import Array
 
 def scores(output: Array) -> Array | None:
     """Scores with the classes in axis 1, ``[N, C, ...]``; None where the output is none."""
-    if output.dtype.kind != "f" or output.ndim < 2:
+    if output.dtype.kind != "f" or output.ndim < 2 or not output.size:
         return None
     wide = [axis for axis in range(1, output.ndim) if output.shape[axis] > 1]
     if len(wide) == 1:
@@ -35,7 +35,7 @@ def classes(output: Array) -> Array | None:
     found = scores(output)
     if found is not None:
         return np.asarray(found.argmax(1))
-    if output.dtype.kind not in "iub" or not output.ndim:
+    if output.dtype.kind not in "iub" or not output.ndim or not output.size:
         return None
     return output.reshape(len(output)) if prod(output.shape[1:]) == 1 else output
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pascalc import pipeline
+from pascalc import ops, pipeline
 from pascalc.al.plan import PLAN_KEY, Plan
 from pascalc.errors import CompileError
 from pascalc.files import beside, printable, same
@@ -109,6 +109,7 @@ def compile_model(
     changes += [] if correction is None else [correction]
     changes += [FreeBatch()] if dynamic_batch else []
     model = load(source)
+    _refuse_other_bodies(model)
     timing = pipeline.Timing()
     observers: list[pipeline.Observer] = [timing]
     if dump_ir is not None:
@@ -147,6 +148,20 @@ def _ann(source: Path, changes: Sequence[Pass]) -> Model:
 def default_output(source: Path) -> Path:
     """``model.onnx`` -> ``model.snn.onnx``, beside it."""
     return beside(source, "snn")
+
+
+def _refuse_other_bodies(model: Model) -> None:
+    """A source whose own function bodies are not ours means something else than what would be compiled."""
+    other = next((note for note in model.notes if note.source == "load"), None)
+    if other is not None:
+        raise CompileError(
+            f"the source has a function body of {ops.DOMAIN}.{other.node} that is not this version's: the network "
+            "would be compiled as another one than onnxruntime runs",
+            file=model.file,
+            node=other.node,
+            hint="Remove the function from the file, if this version's is meant; else export the network again, or "
+            "give the function, and the nodes that call it, another domain.",
+        )
 
 
 #: What a network may have instead of QCFS, for the message.

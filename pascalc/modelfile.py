@@ -12,22 +12,20 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import google.protobuf.message
 import numpy as np
 import onnx
-import onnx.inliner
 import onnx.numpy_helper
-import onnx.version_converter
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
-from pascalc import filekinds, limits, observed, ops, quantisers
+from pascalc import filekinds, functions, limits, ops, opsets, ownops, quantisers
 from pascalc.errors import CompileError
 from pascalc.files import is_stream, read_bytes, real, same, write_together
 from pascalc.graph import Array, Model, Note
+from pascalc.protos import constant_value, copy, first_line, opset
 
 #: Weights of more bytes than this stay out of the skeleton.
 _DETACH_ABOVE = 4096
@@ -35,13 +33,12 @@ _DETACH_ABOVE = 4096
 _MESSAGE_LIMIT = 2**31 - 2**20
 
 _TENSOR = onnx.TensorProto
-M = TypeVar("M", onnx.NodeProto, onnx.TensorProto, onnx.ValueInfoProto)
 
 
 def load(path: str | Path) -> Model:
     """Read an ONNX file.
 
-    Opsets older than the function bodies need are converted, model-local functions inlined, QONNX quantisers written
+    Model-local functions are inlined, opsets older than the function bodies need converted, QONNX quantisers written
     out in standard operators (pascalc/quantisers.py), ``Constant`` nodes made initializers, and initializers that are
     also inputs made plain constants.
 
@@ -64,12 +61,18 @@ def _load(data: bytes, path: Path) -> Model:
     del data
     limits.check_size(model, path)
     _check_text(model, path)
-    _check_functions(model, path)
+    functions.check(model, path)
     weights = _detach(model, path)
-    rewritten = quantisers.holds_quantisers(model)
     # Parsing the skeleton anew lets go of the arena that held the weights.
     model = onnx.ModelProto.FromString(model.SerializeToString())
-    model = _modernise(model, path)
+    changed = functions.changed(model)
+    model = functions.inlined(model, path)  # before the opset changes: the converter drops functions
+    quantisers.import_domains(model)
+    model = opsets.modernise(model, path)
+    _constants_to_initializers(model.graph)
+    rewritten = quantisers.holds_quantisers(model)
+    quantisers.expand(model, path)
+    ownops.check(model.graph, path)
     for value in (*model.graph.input, *model.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value < 0:  # unknown, as onnxruntime reads it
@@ -85,15 +88,7 @@ def _load(data: bytes, path: Path) -> Model:
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise CompileError(f"this is not a valid ONNX model: {_first_line(error)}", file=path) from error
-    for node in model.graph.node:
-        if node.domain == ops.DOMAIN and node.op_type not in ops.OPERATORS:
-            raise CompileError(
-                f"there is no operator {node.op_type} in the domain {ops.DOMAIN}",
-                file=path,
-                node=node.name or node.output[0],
-                hint="If another version of pascalc wrote the file, use that one.",
-            )
+        raise CompileError(f"this is not a valid ONNX model: {first_line(error)}", file=path) from error
     interface = [v for v in model.graph.input if v.name not in weights]
     with _quiet():
         graph = gs.import_onnx(model)
@@ -103,14 +98,14 @@ def _load(data: bytes, path: Path) -> Model:
             tensor.to_constant(weights.pop(tensor.name))
     graph.inputs[:] = [tensor for tensor in graph.inputs if not isinstance(tensor, gs.Constant)]
     graph.functions.clear()
-    notes = [Note("load", f.name, f"the file's body of {f.name} is not this version's") for f in _changed(model)]
+    notes = [Note("load", name, f"the file's body of {name} is not this version's") for name in changed]
     return Model(
         graph=graph,
         notes=notes,
-        opset=_opset(model),
+        opset=opset(model),
         ir_version=model.ir_version,
-        interface_inputs=[_copy(v) for v in interface],
-        interface_outputs=[_copy(v) for v in model.graph.output],
+        interface_inputs=[copy(v) for v in interface],
+        interface_outputs=[copy(v) for v in model.graph.output],
         file=path,
         digest=digest,
         metadata={entry.key: entry.value for entry in model.metadata_props},
@@ -138,7 +133,7 @@ def skeleton(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]]:
             proto = gs.export_onnx(graph)
     except (ValueError, OnnxGraphSurgeonException) as error:  # text that is none, types that are missing or unknown
         raise CompileError(
-            f"it holds what cannot be written again: {_first_line(error)}",
+            f"it holds what cannot be written again: {first_line(error)}",
             file=model.file,
             hint="The file is damaged: export or download the model again.",
         ) from error
@@ -345,64 +340,26 @@ def _detach(model: onnx.ModelProto, path: Path) -> dict[str, Array]:
         onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
         for n, a in weights.items()
     ]
-    inputs = [_copy(v) for v in inputs]
+    inputs = [copy(v) for v in inputs]
     del graph.input[:], graph.initializer[:]
     graph.input.extend(inputs)
     graph.initializer.extend(small)
     return weights
 
 
-def _check_functions(model: onnx.ModelProto, path: Path) -> None:
-    """Refuse functions that onnx inlines and onnxruntime does not, and other versions of our operators."""
-    for function in model.functions:
-        domain = "" if function.domain == "ai.onnx" else function.domain
-        known = (domain, function.name) in observed.operators() or onnx.defs.has(function.name, domain=domain)
-        if domain == "" or known:
-            owner = f"the domain '{domain}'" if domain else "ONNX itself"
-            raise CompileError(
-                f"the file has a function of its own among the operators of {owner}: onnxruntime ignores it and runs "
-                "its own operator of that name",
-                file=path,
-                node=function.name,
-                hint="Give the function, and the nodes that call it, another domain.",
-            )
-    own = [f for f in model.functions if f.domain == ops.DOMAIN]
-    calls = [n for n in limits.all_nodes(model.graph.node) if n.domain == ops.DOMAIN]
-    for name, overload in [(f.name, f.overload) for f in own] + [(n.op_type, n.overload) for n in calls]:
-        if overload:
-            raise CompileError(
-                f"it has the overload '{overload}', and operators of {ops.DOMAIN} have none",
-                file=path,
-                node=name,
-                hint="Leave the overload empty.",
-            )
-
-
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     kept = []
     for node in graph.node:
-        array = _constant_value(node) if node.op_type == "Constant" and node.domain in ("", "ai.onnx") else None
+        array = constant_value(node)
         if array is None:
             kept.append(node)
         else:
             array.name = node.output[0]
             graph.initializer.append(array)
     if len(kept) < len(graph.node):
-        kept = [_copy(node) for node in kept]
+        kept = [copy(node) for node in kept]
         del graph.node[:]
         graph.node.extend(kept)
-
-
-def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    for attribute in node.attribute:
-        if attribute.name == "value":
-            value: onnx.TensorProto = attribute.t
-            return _copy(value)
-        if attribute.name in ("value_float", "value_floats"):
-            return onnx.numpy_helper.from_array(np.asarray(onnx.helper.get_attribute_value(attribute), np.float32))
-        if attribute.name in ("value_int", "value_ints"):
-            return onnx.numpy_helper.from_array(np.asarray(onnx.helper.get_attribute_value(attribute), np.int64))
-    return None
 
 
 def _values(tensor: onnx.TensorProto, path: Path) -> Array:
@@ -434,7 +391,7 @@ def _values(tensor: onnx.TensorProto, path: Path) -> Array:
         return onnx.numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise CompileError(
-            f"an initializer cannot be read: {_first_line(error)}",
+            f"an initializer cannot be read: {first_line(error)}",
             file=path,
             node=tensor.name,
             hint="The file is damaged: export or download the model again.",
@@ -523,38 +480,6 @@ def _not_text(name: bytes, path: Path) -> CompileError:
     )
 
 
-def _modernise(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    version = _opset(model)
-    newest = onnx.defs.onnx_opset_version()
-    if version > newest:
-        raise CompileError(
-            f"opset {version} is newer than the installed onnx knows ({newest})",
-            file=path,
-            hint=f"Export with opset {newest} or older, or upgrade onnx.",
-        )
-    quantisers.import_domains(model)
-    if version < ops.MIN_OPSET:
-        model.ir_version = max(model.ir_version, 4)  # before it, every initializer had to be an input
-        try:
-            model = onnx.version_converter.convert_version(model, ops.MIN_OPSET)
-        except Exception as error:  # the converter raises RuntimeError and its own ConvertError, both with a message
-            raise CompileError(
-                f"opset {version} cannot be converted to {ops.MIN_OPSET}: {_first_line(error)}",
-                file=path,
-                hint=f"Export the model again with opset {ops.MIN_OPSET} or later.",
-            ) from error
-        _constants_to_initializers(model.graph)
-    foreign = [(f.domain, f.name) for f in model.functions if f.domain == ops.DOMAIN]
-    if len(model.functions) > len(foreign):
-        try:
-            model = onnx.inliner.inline_selected_functions(model, foreign, exclude=True)
-        except Exception as error:  # several of the C++ library's own, all with a message
-            raise CompileError(f"its functions cannot be inlined: {_first_line(error)}", file=path) from error
-        _constants_to_initializers(model.graph)
-    quantisers.expand(model, path)
-    return model
-
-
 def _read_foreign_types(graph: gs.Graph) -> None:
     """Read the values of types that NumPy lacks now: graphsurgeon reads lazily, and warns on stdout where they are."""
     for part in (graph, *graph.subgraphs(recursive=True)):
@@ -563,28 +488,6 @@ def _read_foreign_types(graph: gs.Graph) -> None:
                 _ = tensor.values
 
 
-def _changed(model: onnx.ModelProto) -> list[onnx.FunctionProto]:
-    """The file's function bodies of the project's operators that differ from the definitions here."""
-    opset = _opset(model)
-    own = [f for f in model.functions if f.domain == ops.DOMAIN]
-    return [f for f in own if f.name not in ops.OPERATORS or f != ops.OPERATORS[f.name].function(opset)]
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-
-
 def _quiet() -> LoggerSuppress:
     """Without graphsurgeon's own messages, which it prints to stdout: what matters of them is in our errors."""
     return G_LOGGER.suppress(G_LOGGER.CRITICAL + 1)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
-
-
-def _copy(message: M) -> M:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy

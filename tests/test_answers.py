@@ -57,6 +57,10 @@ def test_a_map_of_classes() -> None:
         np.zeros((4, 1, 1, 1), np.float32),
         np.zeros((4, 1, 5, 5), np.float32),  # one logit a position
         np.array(["cat", "dog"]),
+        np.zeros((4, 0), np.float32),  # nothing to choose from
+        np.zeros((4, 0), np.int64),
+        np.zeros((0, 3), np.float32),
+        np.zeros((4, 3, 0), np.float32),
     ],
 )
 def test_no_classification(output: np.ndarray) -> None:
