@@ -14,12 +14,19 @@ import onnx
 
 from pascalc.errors import CompileError
 from pascalc.graph import Array
+from pascalc.ops import DOMAIN
 from pascalc.runtime import InferenceSession
 
 
 def main_tensors(data: bytes) -> set[str]:
     """The names of all tensors of the main graph."""
     return set(_tensors(onnx.ModelProto.FromString(data).graph))
+
+
+def foreign_functions(data: bytes) -> list[str]:
+    """The functions that the file defines outside the project's domain."""
+    functions = onnx.ModelProto.FromString(data).functions
+    return sorted(f"{f.domain}.{f.name}" for f in functions if f.domain != DOMAIN)
 
 
 class Probed:

@@ -23,10 +23,10 @@ import onnx_graphsurgeon as gs
 from pascalc import ops
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, is_constant, is_operator, is_ours, living, producer
-from pascalc.linear import LAYERS
+from pascalc.linear import LAYERS, is_batched
 from pascalc.metadata import recorded_levels
 from pascalc.neurons import Neuron, before_accumulate, neurons
-from pascalc.rounding import adds, allowance, is_linear, summed_terms
+from pascalc.rounding import adds, allowance, is_float, is_linear, summed_terms
 from pascalc.timing import Const, Current, Declined, decide
 from pascalc.verifier.record import ComputedCheck, LayerCheck, Verification
 
@@ -78,11 +78,15 @@ class Feed:
 
 @dataclass(frozen=True)
 class Computed:
-    """An operator that is computed and not spiking."""
+    """An operator that is computed and not spiking.
+
+    ``choices``: those of its outputs that are no floats and have one entry, or several, a sample.
+    """
 
     check: ComputedCheck
     inputs: list[Feed]
     outputs: list[str]
+    choices: list[str]
 
 
 @dataclass(frozen=True)
@@ -267,7 +271,8 @@ class _Pairs:
             check.problems.append(f"the compiled network has another {twin.op} in place of the source's {node.op}")
             return
         feeds = [Feed(a.name, b.name, self._ulps(a)) for a, b in pairs]
-        self.found.computed.append(Computed(check, feeds, [t.name for t in outputs]))
+        choices = [t.name for t in outputs if t.dtype is not None and not is_float(t) and is_batched(t)]
+        self.found.computed.append(Computed(check, feeds, [t.name for t in outputs], choices))
 
     def _same_operator(self, a: gs.Node, b: gs.Node, pairs: list[tuple[gs.Tensor, gs.Tensor]]) -> bool:
         versions = [_since(n, m) for n, m in ((a, self.known), (b, self.emitted))]

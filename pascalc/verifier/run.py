@@ -21,7 +21,7 @@ from pascalc.metadata import source_is
 from pascalc.modelfile import load
 from pascalc.passes import ANALYSIS
 from pascalc.passes.infer_shapes import set_shapes
-from pascalc.probes import Probed, main_tensors
+from pascalc.probes import Probed, foreign_functions, main_tensors
 from pascalc.verifier.chance import disturbed, open_axes, random_inputs, random_levels, resized
 from pascalc.verifier.compare import Comparison, Trial, activation_of, excess_of, levels_of, once
 from pascalc.verifier.networks import CompiledNetworks, SourceNetworks, Values, encode
@@ -141,11 +141,14 @@ def _say_what_is_trusted(known: Model, emitted: Model, result: Verification) -> 
 
 def _is_fit_to_run(emitted: Model, found: Pairing, result: Verification, path: Path) -> bool:
     """Whether there is something to run; trains longer than any neuron's are not even tried."""
-    missing = set(found.observed()) - main_tensors(read_bytes(path))
-    if missing:
-        result.problems.append(
-            f"it has functions of its own that hide {len(missing)} tensors, such as '{min(missing)}': inline them first"
-        )
+    data = read_bytes(path)
+    foreign = foreign_functions(data)
+    if foreign:  # compile inlines the source's
+        result.problems.append(f"it has functions of its own, which no compiled file has: {', '.join(foreign)}")
+        return False
+    missing = set(found.observed()) - main_tensors(data)
+    if missing:  # an opset was converted, say
+        result.problems.append(f"the file itself has no tensor '{min(missing)}': it is of another opset than compiled")
         return False
     if found.strangers & _UNBOUNDED:
         return False  # it may run for ever, or take all memory
@@ -367,7 +370,10 @@ class _Run:
             x.after: random_levels(reference[x.after].shape, min(x.levels, ops.MAX_LEVELS), chance)
             for x in self.found.layers
         }
-        return levels, {n: disturbed(reference[n], chance) for x in self.found.computed for n in x.outputs}
+        computed = {n: disturbed(reference[n], chance) for x in self.found.computed for n in x.outputs}
+        # what is no float may be places and shapes, and is left as it is; but one sample may have another's
+        computed |= {n: np.roll(computed[n], 1, axis=0) for x in self.found.computed for n in x.choices}
+        return levels, computed
 
     def _cut_seen(self, feeds: Values, fed: Values) -> Values:
         try:

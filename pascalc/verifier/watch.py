@@ -74,18 +74,18 @@ def counts_of(neuron: Neuron, train: Array) -> tuple[Array | None, int]:
     """
     if train.dtype != neuron.threshold.dtype or train.ndim == 0:
         return None, 0
-    if neuron.spiking:
-        if len(train) % neuron.steps_out:
-            return None, 0
-        steps = train.reshape(neuron.steps_out, len(train) // neuron.steps_out, *train.shape[1:])
-        counts = np.count_nonzero(steps, axis=0).astype(np.int16)
-    else:
-        with np.errstate(all="ignore"):
-            counts = np.rint(train / neuron.unit)
-            counts = np.where((counts >= 0) & (counts <= neuron.levels), counts, -1).astype(np.int16)
     try:
+        if neuron.spiking:
+            steps = train.reshape(neuron.steps_out, len(train) // neuron.steps_out, *train.shape[1:])
+            counts = np.count_nonzero(steps, axis=0).astype(np.int16)
+        else:
+            with np.errstate(all="ignore"):
+                counts = np.rint(train / neuron.unit)
+                counts = np.where((counts >= 0) & (counts <= neuron.levels), counts, -1).astype(np.int16)
         wrong = encode(neuron, counts) != train
-    except ValueError:  # a threshold that does not fit
+    except ValueError:  # steps or a threshold that do not fit
+        return None, 0
+    if wrong.shape != train.shape:
         return None, 0
     if not wrong.any():
         return counts, 0
