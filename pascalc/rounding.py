@@ -53,13 +53,14 @@ def adds(node: gs.Node) -> bool:
 
 
 def summed_terms(node: gs.Node) -> int:
-    """How many values a pool or a reduction adds up for one result; 1 for all else, and where it is not known."""
+    """How many values a pool or a reduction adds up for one result; 1 for all else. Where sizes are open, 4,096."""
     if is_operator(node, "AveragePool"):
         return int(prod(node.attrs.get("kernel_shape", [1])))
     if is_operator(node, "GlobalAveragePool", "ReduceMean", "ReduceSum"):
         before, after = (list(t.shape or [None])[1:] for t in (node.inputs[0], node.outputs[0]))
         if all(isinstance(d, int) and d > 0 for d in (*before, *after)):
             return max(1, int(prod(before) // prod(after)))
+        return 4096
     return 1
 
 

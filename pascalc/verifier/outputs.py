@@ -43,12 +43,12 @@ class Answers:
         return wrong
 
     def off(self, trial: Trial, real: Values, theirs: list[Values], same: Array) -> Array:
-        """Among the rows ``same``, those whose outputs are those of none of the source's runs. What a computed operator
-        gives is left out where it is a float: its rounding errors have no bound."""
+        """Among the rows ``same``, those whose outputs are those of none of the source's runs. Floats behind a computed
+        operator are left out: its rounding errors have no bound."""
         wrong = np.zeros(trial.rows, bool)
         for output in self.outputs:
             given = real[output.name]
-            if output.origin == "computed" and given.dtype.kind == "f":
+            if output.behind_computed and given.dtype.kind == "f":
                 continue
             everywhere = np.ones(trial.rows, bool)
             _, _, total = self.comparison.expected_output(output, trial, given)

@@ -22,7 +22,7 @@ import onnx_graphsurgeon as gs
 
 from pascalc import ops
 from pascalc.errors import CompileError
-from pascalc.graph import BATCH, Model, is_constant, is_operator, is_ours, living, producer
+from pascalc.graph import BATCH, Model, captured, is_constant, is_operator, is_ours, living, producer
 from pascalc.linear import LAYERS, is_batched
 from pascalc.metadata import recorded_levels
 from pascalc.neurons import Neuron, before_accumulate, neurons
@@ -94,13 +94,15 @@ class Output:
     """An output of the network.
 
     ``origin``: a sum of products, the activation of a neuron, or what a computed operator gives. ``per_sample``: its
-    first axis is the batch.
+    first axis is the batch. ``behind_computed``: floats that a computed operator gave come before it, which may have
+    made any rounding error larger.
     """
 
     name: str
     origin: Literal["sum", "neuron", "computed"]
     ulps: float
     per_sample: bool
+    behind_computed: bool
 
 
 @dataclass
@@ -140,6 +142,8 @@ class _Pairs:
         self.known, self.emitted, self.result = known, emitted, result
         self.tensors: dict[str, gs.Tensor] = emitted.graph.tensors()
         self.found = Pairing()
+        self.given: set[int] = set()  # what computed operators give
+        self.pools: set[int] = set()  # those that moved behind a neuron
         self.cuts: dict[int, int] = {}  # by the source's tensor, the steps that it arrives in
         self.memo: dict[
             int, tuple[int, int, int]
@@ -199,6 +203,7 @@ class _Pairs:
             else:
                 check.problems.append(f"it has {stand_in.levels} levels, the source's has {neuron.levels}")
         unpooled = before
+        self.pools.update(id(pool) for pool in pools)
         for _ in pools:  # that their windows are the source's shows in the counts behind them
             own = producer(unpooled)
             if own is None or not is_operator(own, "MaxPool"):
@@ -253,6 +258,7 @@ class _Pairs:
         nodes = [n for n in self.known.graph.nodes if not is_stretch(n) and not is_ours(n, *ops.OPERATORS)]
         for node in nodes:
             self.cuts.update((id(t), 1) for t in node.outputs)
+            self.given.update(id(t) for t in node.outputs)
         return nodes
 
     def _computed(self, node: gs.Node) -> None:
@@ -282,12 +288,17 @@ class _Pairs:
 
     def _outputs(self) -> None:
         activations = {x.after for x in self.found.layers}
-        computed = {id(t) for n in self.known.graph.nodes if id(n.outputs[0]) in self.cuts for t in n.outputs}
+        jumping: set[int] = set()
+        for node in self.known.graph.nodes:
+            makes = any(id(t) in self.given and is_float(t) for t in node.outputs)
+            if makes or any(id(t) in jumping for t in (*node.inputs, *captured(node))):
+                jumping.update(id(t) for t in node.outputs)
         for tensor in self.known.graph.outputs:
-            origin: Literal["sum", "neuron", "computed"] = "computed" if id(tensor) in computed else "sum"
+            origin: Literal["sum", "neuron", "computed"] = "computed" if id(tensor) in self.given else "sum"
             origin = "neuron" if tensor.name in activations else origin
             per_sample = bool(tensor.shape) and tensor.shape[0] == BATCH
-            self.found.outputs.append(Output(tensor.name, origin, self._ulps(tensor), per_sample))
+            behind = id(tensor) in jumping
+            self.found.outputs.append(Output(tensor.name, origin, self._ulps(tensor), per_sample, behind))
 
     # --- everything else ----------------------------------------------------------------------------------------------
 
@@ -300,7 +311,7 @@ class _Pairs:
         known = {t.name: node for node in self.known.graph.nodes for t in node.outputs}
         known |= {node.name: node for node in self.known.graph.nodes if node.name}
         for node in living(self.emitted):
-            if is_ours(node, *ops.OPERATORS) or _is_plain(node):
+            if is_ours(node, *ops.OPERATORS) or id(node) in self.pools or _is_plain(node):
                 continue
             name = node.name or node.outputs[0].name
             namesakes = [known[n] for n in (*(t.name for t in node.outputs), node.name) if n in known]
