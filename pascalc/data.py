@@ -90,12 +90,12 @@ def load_data(path: str | Path, model: Model, limit: int | None = None) -> Data:
         raise CompileError(f"the inputs have different numbers of samples: {sorted(sizes)}", file=path)
     labels = arrays.get(LABELS) if LABELS not in names else None
     if labels is not None:
-        labels = checked_labels(labels, path)[:limit]
-        if len(labels) != sizes.pop():
+        labels = checked_labels(labels, path)
+        if len(labels) != len(arrays[array_for(names[0], names, arrays, path)]):
             raise CompileError(f"'{LABELS}' does not have one label a sample", file=path)
     dims = model.interface_inputs[0].type.tensor_type.shape.dim
     fixed = dims[0].dim_value if dims and dims[0].HasField("dim_value") else None
-    return Data(inputs, labels, fixed)
+    return Data(inputs, None if labels is None else labels[:limit], fixed)
 
 
 def _read(path: Path) -> dict[str, Array]:

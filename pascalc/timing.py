@@ -232,6 +232,8 @@ def axes_of(node: gs.Node, index: int | None = None, attribute: str = "axes") ->
         axes = [axes] if isinstance(axes, int) else list(axes)
     if not node.inputs[0].shape and any(a < 0 for a in axes):
         raise Declined("the rank of its input is not known")
+    if rank and not all(-rank <= a < rank for a in axes):
+        raise Declined("its input has no such axes")
     return [a + rank if a < 0 else a for a in axes]
 
 

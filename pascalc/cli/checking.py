@@ -16,22 +16,36 @@ from pascalc.files import printable, write_atomically
 from pascalc.passes import SCHEDULES
 from pascalc.tables import table
 
+#: Findings that are printed; JSON has them all.
+_SHOWN = 20
+
 
 @click.command("verify", cls=Command)
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
 @click.argument("compiled", type=FILE, metavar="OUT.onnx")
 @click.option("--data", type=FILE, metavar="DATA.npz", help="x: inputs; without it, random inputs.")
+@click.option("--no-trust", is_flag=True, help="Other levels than the source's are a fault, whatever OUT.onnx says.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Of the random levels; another one each time.")
 @limit_option
 @batch_option
 @json_option
 def verify_command(
-    model: Path, compiled: Path, data: Path | None, limit: int | None, batch: int, json_file: str | None
+    model: Path,
+    compiled: Path,
+    data: Path | None,
+    no_trust: bool,
+    seed: int | None,
+    limit: int | None,
+    batch: int,
+    json_file: str | None,
 ) -> None:
     """Check that OUT.onnx is the network MODEL.onnx, on data and random levels; exit status 1 if it is not."""
     from pascalc.verifier import verify
 
     with progress_bar("verifying") as progress:
-        result = verify(model, compiled, data, limit=limit, batch=batch, progress=progress)
+        result = verify(
+            model, compiled, data, limit=limit, batch=batch, trust=not no_trust, seed=seed, progress=progress
+        )
     rows = [
         (
             x.name,
@@ -74,15 +88,18 @@ def verify_command(
             "no data was used: the inputs are random too. That shows what the file computes, layer by layer, not how "
             "often rounding crosses a half point on real inputs (--data)"
         )
-    if result.source_recorded is False:
-        lines.append(f"the file says that it was compiled from another file than {model}")
     lines += [f"taken from the file's own word: {line}" for line in result.trusted]
     for root in result.roots[:10]:
         lines.append(
             f"root: {root.layer} sample {root.sample} {root.index}: {root.source_count} -> {root.count}, "
             f"margin {root.margin:.2e}, bound {root.bound:.2e}"
         )
-    lines += result.findings()
+    findings = result.findings()
+    lines += findings[:_SHOWN]
+    if len(findings) > _SHOWN:
+        lines.append(f"... and {len(findings) - _SHOWN} more")
+    if result.source_recorded is False:
+        lines.append(f"the file says that it was compiled from another file than {model}")
     levels = ", at the levels that the file says that it was compiled to" if result.requantised else ""
     verdict = (
         f"equivalent{levels}"
@@ -90,18 +107,18 @@ def verify_command(
         else f"NOT equivalent: {result.first_difference or result.problems[0]}"
     )
     if not result.equivalent and json_file is None:
-        lines += ["", _shows_more(model, compiled, data, limit)]
+        lines += ["", _shows_more(model, compiled, data, limit, result.seed)]
     show("\n".join([*lines, "", verdict]), result.to_json(), json_file)
     if not result.equivalent:
         sys.exit(1)
 
 
-def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | None) -> str:
+def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | None, seed: int) -> str:
     """The command that shows all layers, roots and problems."""
     words = ["pascalc", "verify", str(model), str(compiled)]
     words += [] if data is None else ["--data", str(data)]
     words += [] if limit is None else ["--limit", str(limit)]
-    return f"All layers, roots and problems: {shlex.join([*words, '--json', '-'])}"
+    return f"All layers, roots and problems: {shlex.join([*words, '--seed', str(seed), '--json', '-'])}"
 
 
 @click.command("eval", cls=Command)

@@ -175,7 +175,11 @@ class _Pairs:
             self.cuts[id(neuron.node.outputs[0])] = min(stand_in.levels, ops.MAX_LEVELS)
         self.result.problems += [f"the neuron '{name}' is not in the source network" for name in stand_ins]
         if not paired:
-            raise CompileError("it has no neuron of the source network", file=self.emitted.file)
+            raise CompileError(
+                "it has no neuron of the source network",
+                file=self.emitted.file,
+                hint="The source comes first, then what was compiled from it; its functions must not be inlined.",
+            )
         return paired
 
     def _layer(self, neuron: Neuron, stand_in: Neuron, recorded: Mapping[str, Any]) -> None:
@@ -196,6 +200,9 @@ class _Pairs:
         if not _fits(stand_in.threshold, before):
             check.problems.append(f"its threshold {list(stand_in.threshold.shape)} does not fit its samples")
             return
+        claimed = recorded.get(neuron.name, stand_in.levels)
+        if claimed != stand_in.levels:
+            check.problems.append(f"it has {stand_in.levels} levels, and the file says that it has {claimed}")
         if stand_in.levels != neuron.levels:
             if recorded.get(neuron.name) == stand_in.levels and 1 <= stand_in.levels <= ops.MAX_LEVELS:
                 self.result.requantised[neuron.name] = (neuron.levels, stand_in.levels)

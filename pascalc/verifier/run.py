@@ -17,8 +17,9 @@ from pascalc.data import Data, load_data
 from pascalc.errors import CompileError
 from pascalc.files import read_bytes
 from pascalc.graph import Array, Model, is_ours
-from pascalc.metadata import source_is
+from pascalc.metadata import LEVELS, source_is
 from pascalc.modelfile import load
+from pascalc.neurons import is_spiking
 from pascalc.passes import ANALYSIS
 from pascalc.passes.infer_shapes import set_shapes
 from pascalc.probes import Probed, foreign_functions, main_tensors
@@ -51,6 +52,7 @@ def verify(
     limit: int | None = None,
     batch: int = 16,
     threads: int | None = None,
+    trust: bool = True,
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
@@ -63,6 +65,8 @@ def verify(
         limit: only the first so many samples.
         batch: samples a run.
         threads: threads of onnxruntime; by default one for each core.
+        trust: take the source at the levels that the file says that it was compiled to, where these differ from its
+            own; otherwise they are a fault.
         seed: of the random levels and inputs; by default another one each time, so that no file can be made to pass.
         progress: called with (samples done, samples in all).
 
@@ -76,6 +80,10 @@ def verify(
         if number is not None and number < least:
             raise CompileError(f"the {what} must be at least {least}, not {number}")
     emitted = load(compiled)
+    if is_spiking(known):
+        raise CompileError(
+            "it is a spiking network already: the source comes first, then what was compiled from it", file=source
+        )
     if known.notes:
         hint = "Export the model again, or take the body out."
         raise CompileError(known.notes[0].reason, file=source, node=known.notes[0].node, hint=hint)
@@ -85,6 +93,8 @@ def verify(
     seed = secrets.randbits(32) if seed is None else seed
     result = Verification(data=samples is not None, threads=threads, seed=seed)
     result.problems += [n.reason for n in emitted.notes]
+    if not trust:
+        emitted.metadata.pop(LEVELS, None)
     found = pair(known, emitted, result)
     _check_interface(known, emitted, result)
     _say_what_is_trusted(known, emitted, result)
