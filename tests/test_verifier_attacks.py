@@ -306,13 +306,13 @@ def test_another_network_at_other_batch_sizes(tmp_path: Path) -> None:
         helper.make_node("Where", ["is_sixteen", "<in>", "turned"], ["<out>"]),
     ]
     e.insert_behind("logits/train/Accumulate", *nodes)
-    assert case.is_caught("the outputs").batch_sizes == [1, 2, 5]
+    assert case.is_caught("the outputs").batch_sizes == [1, 2, 5, 16]
 
 
 def test_what_was_tried_is_said_and_nothing_else(tmp_path: Path) -> None:
     case = Case(tmp_path, residual_network(batch=2), {"x": images(3)})
     result = case.verify()
-    assert (result.batch_sizes, result.probes, result.threads, result.data) == ([2], 2, 1, True)
+    assert (result.batch_sizes, result.probes, result.threads, result.data) == ([2], 24, 1, True)
     case = Case(tmp_path, linear_network(), {"x": rows(3)})
     assert case.verify(data=False).data is False
 

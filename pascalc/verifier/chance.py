@@ -85,7 +85,7 @@ def random_levels(shape: tuple[int, ...], levels: int, rng: np.random.Generator)
     if not uniform.size:
         return uniform
     for index, sample in enumerate(uniform):
-        kind = int(rng.integers(4)) if index else 0
+        kind = rng.choice(4, p=(0.5, 0.15, 0.25, 0.1)) if index else 0
         if kind == 1:
             sample *= rng.random(sample.shape) < 0.1
         elif kind == 2:

@@ -35,7 +35,10 @@ Progress = Callable[[int, int], None]
 
 #: Random inputs where there is no data, and the batch sizes in which random levels are tried.
 RANDOM_SAMPLES = 32
-PROBE_BATCHES = (1, 2, 5)
+PROBE_BATCHES = (1, 2, 5, 16)
+#: Samples with random levels. A wrong weight behind one neuron of one level escapes a sample with a probability of at
+#: most 0.6, and all of them with 2e-6.
+PROBES = 24
 #: How far an operator may be off, in units in the last place, that gets the very same input.
 OPERATOR_ULPS = 4
 
@@ -341,10 +344,13 @@ class _Run:
         self.source.release()
         self.compiled.release()
         own = min(batch, len(data))
-        for size in [data.fixed_batch] if data.fixed_batch else [*PROBE_BATCHES]:
-            self._probe(self._chosen(data, size, chance), chance, size in (own, data.fixed_batch))
-        if not self.result.probes:  # the source runs at few sizes, but at that of the data
-            self._probe(self._chosen(data, own, chance), chance, True)
+        fixed = data.fixed_batch
+        for size in [fixed] if fixed else [s for s in PROBE_BATCHES if s <= max(own, PROBE_BATCHES[-2])]:
+            self._probe(self._chosen(data, size, chance), chance, size in (own, fixed))
+        # the source may run at few sizes, but at that of the data
+        largest = max(self.result.batch_sizes, default=own)
+        while self.result.probes < PROBES:
+            self._probe(self._chosen(data, largest, chance), chance, True)
         if any(open_sizes.values()):
             feeds = self._chosen(data, own, chance)
             other = {name: resized(array, open_sizes.get(name, ())) for name, array in feeds.items()}
@@ -374,7 +380,8 @@ class _Run:
         self.comparison.compare(trial)
         self._check_operators(feeds, trial)
         self.result.probes += size
-        self.result.batch_sizes.append(size)
+        if size not in self.result.batch_sizes:
+            self.result.batch_sizes.append(size)
 
     def _random(self, reference: Values, chance: np.random.Generator) -> tuple[Values, Values]:
         levels = {
