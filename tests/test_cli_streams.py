@@ -476,7 +476,8 @@ def test_a_difference_names_the_command_that_shows_more(built: Path, tmp_path: P
     assert result.exit_code == 1
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("All layers, roots and problems: "))
     words = shlex.split(line.split(": ", 1)[1])
-    assert words == ["pascalc", *arguments, "--json", "-"]
+    seed = words[words.index("--seed") + 1]
+    assert words == ["pascalc", *arguments, "--seed", seed, "--json", "-"]
     shown = CliRunner().invoke(main, words[1:])
-    assert json.loads(shown.stdout)["equivalent"] is False
+    assert (json.loads(shown.stdout)["equivalent"], json.loads(shown.stdout)["seed"]) == (False, int(seed))
     assert "All layers" not in CliRunner().invoke(main, [*arguments, "--json", str(tmp_path / "r.json")]).stdout
