@@ -7,6 +7,7 @@ begin with a prefix that no name in the file has, so that nothing in it can be t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +30,32 @@ def foreign_functions(data: bytes) -> list[str]:
     return sorted(f"{f.domain}.{f.name}" for f in functions if f.domain != DOMAIN)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """The type and rank of a tensor that is fed. onnxruntime reuses memory by the shapes that it infers, and infers
+    wrong ones behind an input of unknown rank."""
+
+    dtype: np.dtype[np.generic]
+    rank: int
+
+    @classmethod
+    def of(cls, array: Array) -> Kind:
+        """Of an array."""
+        return cls(array.dtype, array.ndim)
+
+    def declare(self, name: str) -> onnx.ValueInfoProto:
+        """Such an input, of any size."""
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
+        return onnx.helper.make_tensor_value_info(name, kind, [f"{name}/{axis}" for axis in range(self.rank)])
+
+
 class Probed:
     """A network that shows chosen tensors and takes chosen tensors from outside.
 
     Args:
         read: gives an ONNX file's contents; called once, so that nobody else holds them.
         outputs: names of the tensors of the main graph that :meth:`run` gives.
-        cuts: names of tensors, with their types, that all that uses them takes from what is fed; what computes them
+        cuts: names of tensors, with their kinds, that all that uses them takes from what is fed; what computes them
             still does, for :meth:`run` to show.
         folder: where the file's external data lies.
         threads: threads of onnxruntime; by default one for each core.
@@ -50,7 +70,7 @@ class Probed:
         self,
         read: Callable[[], bytes],
         outputs: Iterable[str],
-        cuts: Mapping[str, np.dtype[np.generic]] | None = None,
+        cuts: Mapping[str, Kind] | None = None,
         *,
         folder: Path | None = None,
         threads: int | None = None,
@@ -89,7 +109,7 @@ class Probed:
         return {name: found[name] if name in found else inputs[name] for name in self._wanted}
 
 
-def _cut(proto: onnx.ModelProto, cuts: Mapping[str, np.dtype[np.generic]]) -> dict[str, str]:
+def _cut(proto: onnx.ModelProto, cuts: Mapping[str, Kind]) -> dict[str, str]:
     """Let all that uses these tensors use new inputs; gives the inputs' names."""
     if not cuts:
         return {}
@@ -99,24 +119,20 @@ def _cut(proto: onnx.ModelProto, cuts: Mapping[str, np.dtype[np.generic]]) -> di
         prefix = f"pascalc {prefix}"
     fed = {name: prefix + name for name in cuts}
     _rename(proto.graph.node, fed)
-    for name, dtype in cuts.items():
-        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        proto.graph.input.append(onnx.helper.make_tensor_value_info(fed[name], kind, None))
+    proto.graph.input.extend(kind.declare(fed[name]) for name, kind in cuts.items())
     return fed
 
 
 def _show(graph: onnx.GraphProto, names: Sequence[str]) -> None:
-    """Make these tensors the outputs, and drop the nodes that none of them needs: onnxruntime would run them."""
+    """Make these tensors the outputs, and drop the nodes that none of them needs: onnxruntime would run them, or plan
+    memory by the sizes that it infers for them, which may be wrong."""
     kept = [value for value in graph.output if value.name in names]
-    pruned = len(kept) < len(graph.output)
     declared = {value.name for value in kept}
     # a name alone: onnxruntime knows the types
     outputs = [*kept, *(onnx.ValueInfoProto(name=name) for name in names if name not in declared)]
     copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in outputs]
     del graph.output[:]
     graph.output.extend(copies)
-    if not pruned:
-        return
     needed, nodes = set(names), []
     for node in reversed(graph.node):
         if needed.intersection(node.output):

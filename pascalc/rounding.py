@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 
 from pascalc.graph import Array, Model, captured, has_tensor, is_constant, is_operator, producer, sort, sweep
 from pascalc.modelfile import to_bytes
+from pascalc.probes import Kind
 from pascalc.runtime import InferenceSession
 
 #: How many units in the last place of the sum of absolute products are "a few", for one sum of products.
@@ -79,17 +80,17 @@ class AbsoluteProducts:
 
     Args:
         model: the source network, with shapes inferred; it is used up.
-        cuts: names of tensors to be fed in, the neurons' outputs, with their types.
+        cuts: names of tensors to be fed in, the neurons' outputs, with their kinds.
         wanted: names of the tensors whose sums of absolute products :meth:`run` gives. Those that are no floats are
             left out.
         threads: threads of onnxruntime; by default one for each core.
     """
 
     def __init__(
-        self, model: Model, cuts: Mapping[str, np.dtype[np.generic]], wanted: Iterable[str], threads: int | None = None
+        self, model: Model, cuts: Mapping[str, Kind], wanted: Iterable[str], threads: int | None = None
     ) -> None:
         tensors = model.graph.tensors()
-        self._fed = {name: cut_off(model, tensors[name], dtype).name for name, dtype in cuts.items()}
+        self._fed = {name: cut_off(model, tensors[name], kind).name for name, kind in cuts.items()}
         builder = _Builder(model)
         self._totals: dict[str, str] = {}
         for name in dict.fromkeys(wanted):
@@ -147,15 +148,15 @@ def is_float(tensor: gs.Tensor) -> bool:
     return tensor.dtype is not None and bool(np.issubdtype(tensor.dtype, np.floating))
 
 
-def cut_off(model: Model, tensor: gs.Tensor, dtype: np.dtype[np.generic]) -> gs.Tensor:
+def cut_off(model: Model, tensor: gs.Tensor, kind: Kind) -> gs.Tensor:
     """Let the users of a tensor take it from a new input of the network, which is returned."""
-    fed = gs.Variable(model.unique_name(f"fed:{tensor.name}"), dtype, tensor.shape)
+    fed = gs.Variable(model.unique_name(f"fed:{tensor.name}"), kind.dtype, tensor.shape)
     for node in list(tensor.outputs):
         for index, used in enumerate(node.inputs):
             if used is tensor:
                 node.inputs[index] = fed
     model.graph.inputs.append(fed)
-    model.interface_inputs.append(declare(fed))
+    model.interface_inputs.append(kind.declare(fed.name))
     return fed
 
 

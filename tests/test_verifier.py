@@ -17,6 +17,7 @@ import pascalc
 from pascalc import pipeline
 from pascalc.errors import CompileError
 from pascalc.passes import ANALYSIS
+from pascalc.probes import Kind
 from pascalc.rounding import AbsoluteProducts, allowance
 from pascalc.runtime import InferenceSession
 from pascalc.verifier.record import LayerCheck, Verification
@@ -30,7 +31,7 @@ def absolute(proto: onnx.ModelProto, feeds: dict[str, Array], cuts: dict[str, Ar
     """The sums of absolute products of a tensor, as the verifier gets them."""
     model = loaded(proto)
     pipeline.run(model, ANALYSIS)
-    network = AbsoluteProducts(model, {name: value.dtype for name, value in cuts.items()}, [wanted], threads=1)
+    network = AbsoluteProducts(model, {name: Kind.of(value) for name, value in cuts.items()}, [wanted], threads=1)
     return network.run(feeds, cuts)[wanted]
 
 

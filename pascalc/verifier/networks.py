@@ -21,7 +21,7 @@ from pascalc.graph import Array, Model, is_ours, producer
 from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import Neuron, neurons
 from pascalc.passes import ANALYSIS
-from pascalc.probes import Probed, main_tensors
+from pascalc.probes import Kind, Probed, main_tensors
 from pascalc.rounding import AbsoluteProducts
 from pascalc.runtime import InferenceSession
 from pascalc.verifier.pairing import Pairing
@@ -57,7 +57,7 @@ class SourceNetworks:
     def __init__(self, path: Path, pairing: Pairing, threads: int | None) -> None:
         self.path, self.pairing, self.threads = path, pairing, threads
         self._cuts = [x.after for x in pairing.layers] + [n for x in pairing.computed for n in x.outputs]
-        self._dtypes: dict[str, np.dtype[np.generic]] = {}
+        self._kinds: dict[str, Kind] = {}
         self._operators: Probed | None = None
         plain = load(path)
         explicit = any(is_ours(node, *ops.OPERATORS) for node in plain.graph.nodes)
@@ -102,23 +102,23 @@ class SourceNetworks:
         self.__dict__.pop("unoptimised", None)
 
     def learn(self, values: Values) -> None:
-        """Take the types of what is fed from a run of the reference."""
-        self._dtypes = {name: values[name].dtype for name in self._cuts}
+        """Take the kinds of what is fed from a run of the reference."""
+        self._kinds = {name: Kind.of(values[name]) for name in self._cuts}
 
     @cached_property
     def stretches(self) -> Probed:
         """The source cut behind its neurons and computed operators."""
         names = self.pairing.shown()
         form = self._forms[-1] if self._whole else self._form([*self._cuts, *names])
-        return Probed(form.make, names, self._dtypes, folder=self.path.parent, threads=self.threads)
+        return Probed(form.make, names, self._kinds, folder=self.path.parent, threads=self.threads)
 
     def operators(self, fed: Values) -> Probed:
         """The source cut in front of its computed operators, too, with what they give shown."""
         if self._operators is None:
             names = [n for x in self.pairing.computed for n in x.outputs]
             form = self._form([*names, *fed])
-            dtypes = {name: array.dtype for name, array in fed.items()}
-            self._operators = Probed(form.make, names, dtypes, folder=self.path.parent, threads=self.threads)
+            kinds = {name: Kind.of(array) for name, array in fed.items()}
+            self._operators = Probed(form.make, names, kinds, folder=self.path.parent, threads=self.threads)
         return self._operators
 
     def _form(self, names: list[str]) -> _Form:
@@ -130,7 +130,7 @@ class SourceNetworks:
         """The sums of absolute products of all floats that are compared."""
         model = load(self.path)
         pipeline.run(model, ANALYSIS)
-        return AbsoluteProducts(model, self._dtypes, self.pairing.shown(), self.threads)
+        return AbsoluteProducts(model, self._kinds, self.pairing.shown(), self.threads)
 
 
 class CompiledNetworks:
@@ -164,11 +164,9 @@ class CompiledNetworks:
 
     def cut(self, fed: Values, names: Iterable[str]) -> Probed:
         """The file cut at the trains and computed tensors that are fed, with the named tensors shown."""
-        return self._probed(names, {name: array.dtype for name, array in fed.items()})
+        return self._probed(names, {name: Kind.of(array) for name, array in fed.items()})
 
-    def _probed(
-        self, names: Iterable[str], cuts: Mapping[str, np.dtype[np.generic]] | None = None, stock: bool = False
-    ) -> Probed:
+    def _probed(self, names: Iterable[str], cuts: Mapping[str, Kind] | None = None, stock: bool = False) -> Probed:
         return Probed(
             lambda: read_bytes(self.path), names, cuts, folder=self.path.parent, threads=self.threads, stock=stock
         )
