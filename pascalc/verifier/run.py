@@ -193,6 +193,8 @@ class _Run:
         """The files as they are, batch by batch."""
         for feeds, part in data.batches(batch):
             reference = self._reference(feeds)
+            if not self._thresholds_fit(reference):
+                return
             own = self._own_levels(reference)
             seen = self._attempt(lambda: self.compiled.observed, feeds, self.result.problems)
             watched, fed = self._watch(seen, {}), {}
@@ -222,17 +224,20 @@ class _Run:
         self.source.learn(values)
         return values
 
+    def _thresholds_fit(self, reference: Values) -> bool:
+        """Whether all thresholds fit the samples, of sizes that may be open until something runs."""
+        for layer in self.found.layers:
+            threshold = layer.compiled.threshold
+            if not _broadcasts(threshold, reference[layer.after]):
+                once(layer.check.problems, f"its threshold {list(threshold.shape)} does not fit its samples")
+                return False
+        return True
+
     def _own_levels(self, reference: Values) -> Values:
         """The source's levels; its activations must be multiples of theta/L."""
         found = {}
-        for layer in list(self.found.layers):
+        for layer in self.found.layers:
             activation = reference[layer.after]
-            if not _broadcasts(layer.compiled.threshold, activation):
-                once(
-                    layer.check.problems,
-                    f"its threshold {list(layer.compiled.threshold.shape)} does not fit its samples",
-                )
-                self.found.layers.remove(layer)
             found[layer.after], fine = levels_of(layer, activation)
             if not fine:
                 if np.isnan(activation).any():
@@ -349,7 +354,7 @@ class _Run:
             self._probe(self._chosen(data, size, chance), chance, size in (own, fixed))
         # the source may run at few sizes, but at that of the data
         largest = max(self.result.batch_sizes, default=own)
-        while self.result.probes < PROBES:
+        while self.result.probes < PROBES and not any(x.check.problems for x in self.found.layers):
             self._probe(self._chosen(data, largest, chance), chance, True)
         if any(open_sizes.values()):
             feeds = self._chosen(data, own, chance)
@@ -370,6 +375,8 @@ class _Run:
         except CompileError:
             if must:
                 raise
+            return
+        if not self._thresholds_fit(reference):
             return
         levels, computed = self._random(reference, chance)
         fed = self._fed(levels, computed)
