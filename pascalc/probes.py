@@ -19,15 +19,14 @@ from pascalc.ops import DOMAIN
 from pascalc.runtime import InferenceSession
 
 
-def main_tensors(data: bytes) -> set[str]:
+def main_tensors(proto: onnx.ModelProto) -> set[str]:
     """The names of all tensors of the main graph."""
-    return set(_tensors(onnx.ModelProto.FromString(data).graph))
+    return set(_tensors(proto.graph))
 
 
-def foreign_functions(data: bytes) -> list[str]:
+def foreign_functions(proto: onnx.ModelProto) -> list[str]:
     """The functions that the file defines outside the project's domain."""
-    functions = onnx.ModelProto.FromString(data).functions
-    return sorted(f"{f.domain}.{f.name}" for f in functions if f.domain != DOMAIN)
+    return sorted(f"{f.domain}.{f.name}" for f in proto.functions if f.domain != DOMAIN)
 
 
 @dataclass(frozen=True)

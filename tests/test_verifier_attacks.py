@@ -342,6 +342,28 @@ def test_a_threshold_that_overflows(theta: float, tmp_path: Path) -> None:
     case.is_caught("act")
 
 
+# --- right files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [True, False])
+@pytest.mark.parametrize("further", [{"pads": [0, 0, 1, 0]}, {"auto_pad": "SAME_UPPER"}], ids=str)
+def test_sizes_that_onnxruntime_gets_wrong(further: dict[str, Any], data: bool, tmp_path: Path) -> None:
+    """It infers one size behind such a pool and computes another; no network that verify makes may state a third."""
+    b = Builder(3)
+    pooled = b.node(
+        "MaxPool", [b.input("x", ["N", 2, 4, 4])], "pool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1, **further
+    )
+    pads = b.constant("pads", [0, 0, 1, 0, 0, 0, 0, 0], np.int64)
+    padded = b.node("Pad", [pooled, pads], "pad")
+    doubled = b.node("Add", [padded, padded], "doubled")
+    scaled = b.node("Mul", [doubled, b.constant("gain", [[[0.9]], [[0.2]]])], "scaled")
+    x = b.qcfs(b.node("Add", [padded, scaled], "both"), "act", 4, 1.5)
+    slices = [b.constant(name, [value], np.int64) for name, value in (("first", 1), ("last", 3), ("axis", 2))]
+    y = b.node("Slice", [x, *slices], "some")
+    case = Case(tmp_path, b.model({"y": y}, ("N", 2, 2, None)), {"x": images(12)[:, :, :4, :4]})
+    assert case.verify(data=data).equivalent
+
+
 # --- functions, metadata, files -------------------------------------------------------------------------------------
 
 

@@ -14,10 +14,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from pascalc import ops, pipeline
 from pascalc.files import read_bytes
-from pascalc.graph import Array, Model, is_ours, producer
+from pascalc.graph import Array, Model, is_ours
 from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import Neuron, neurons
 from pascalc.passes import ANALYSIS
@@ -39,11 +40,36 @@ def analysed(path: Path, levels: Mapping[str, int] | None = None) -> Model:
 
 
 @dataclass(frozen=True)
+class Written:
+    """The source as it is written, without its weights.
+
+    Attributes:
+        as_read: the file itself can be run: its operators are onnx's, and none was written anew when it was read.
+        tensors: the names of all tensors.
+        made_of: what each tensor is computed from, by name.
+    """
+
+    as_read: bool
+    tensors: frozenset[str]
+    made_of: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, model: Model) -> Written:
+        """Of a model that was read, and not changed since."""
+        nodes = model.graph.nodes
+        return cls(
+            not (model.rewritten or any(is_ours(node, *ops.OPERATORS) for node in nodes)),
+            frozenset(model.graph.tensors()),
+            {out.name: tuple(t.name for t in node.inputs) for node in nodes for out in node.outputs},
+        )
+
+
+@dataclass(frozen=True)
 class _Form:
     """One form of the source: the tensors that it has, None for all that there are, and the file's contents, which are
     made when they are wanted, as weights are large."""
 
-    tensors: set[str] | None
+    tensors: frozenset[str] | None
     make: Callable[[], bytes]
 
 
@@ -52,23 +78,31 @@ class SourceNetworks:
 
     It is taken as directly as can be: the file itself; else the file as it was read, with its quantisers and functions
     written out; else with its activations as operators, which is also where other levels are set.
+
+    Args:
+        path: the file.
+        written: what is written there.
+        known: the same with its activations as operators; it is used up.
+        pairing: where it is cut.
+        threads: threads of onnxruntime; by default one for each core.
     """
 
-    def __init__(self, path: Path, pairing: Pairing, threads: int | None) -> None:
+    def __init__(self, path: Path, written: Written, known: Model, pairing: Pairing, threads: int | None) -> None:
         self.path, self.pairing, self.threads = path, pairing, threads
+        self._known: Model | None = known
         self._cuts = [x.after for x in pairing.layers] + [n for x in pairing.computed for n in x.outputs]
         self._kinds: dict[str, Kind] = {}
         self._operators: Probed | None = None
-        plain = load(path)
-        explicit = any(is_ours(node, *ops.OPERATORS) for node in plain.graph.nodes)
-        self._as_it_is = not (explicit or plain.rewritten or pairing.requantised)
+        self._as_it_is = written.as_read and not pairing.requantised
         self._forms: list[_Form] = []
         if self._as_it_is:
-            self._forms.append(_Form(main_tensors(read_bytes(path)), lambda: read_bytes(path)))
+            raw = onnx.ModelProto.FromString(read_bytes(path))
+            self._forms.append(_Form(frozenset(main_tensors(raw)), lambda: read_bytes(path)))
+            del raw
         if not pairing.requantised:
-            self._forms.append(_Form(set(plain.graph.tensors()), lambda: to_bytes(load(path))))
+            self._forms.append(_Form(written.tensors, lambda: to_bytes(load(path))))
         #: Whether activations can be cut out only as one operator: somebody else uses what one is made of.
-        self._whole = _is_cut_inside(plain, pairing)
+        self._whole = _is_cut_inside(written, pairing)
         self._forms.append(_Form(None, lambda: to_bytes(analysed(path, pairing.requantised))))
 
     @cached_property
@@ -104,6 +138,9 @@ class SourceNetworks:
     def learn(self, values: Values) -> None:
         """Take the kinds of what is fed from a run of the reference."""
         self._kinds = {name: Kind.of(values[name]) for name in self._cuts}
+        if self._known is not None:
+            self.bounds = AbsoluteProducts(self._known, self._kinds, self.pairing.shown(), self.threads)
+            self._known = None
 
     @cached_property
     def stretches(self) -> Probed:
@@ -124,13 +161,6 @@ class SourceNetworks:
     def _form(self, names: list[str]) -> _Form:
         """The most direct form of the source that has these tensors."""
         return next(f for f in self._forms if f.tensors is None or set(names) <= f.tensors)
-
-    @cached_property
-    def bounds(self) -> AbsoluteProducts:
-        """The sums of absolute products of all floats that are compared."""
-        model = load(self.path)
-        pipeline.run(model, ANALYSIS)
-        return AbsoluteProducts(model, self._kinds, self.pairing.shown(), self.threads)
 
 
 class CompiledNetworks:
@@ -172,21 +202,18 @@ class CompiledNetworks:
         )
 
 
-def _is_cut_inside(model: Model, pairing: Pairing) -> bool:
+def _is_cut_inside(written: Written, pairing: Pairing) -> bool:
     """Whether a cut lies between the current and the activation of a neuron in the source as it is written."""
-    tensors = model.graph.tensors()
     cuts = {n for x in pairing.computed for n in x.outputs} | {x.after for x in pairing.layers}
     for layer in pairing.layers:
-        node = producer(tensors[layer.after]) if layer.after in tensors else None
-        waiting = [] if node is None else list(node.inputs)
+        waiting = list(written.made_of.get(layer.after, ()))
         while waiting:
-            tensor = waiting.pop()
-            node = producer(tensor)
-            if node is None or tensor.name == layer.before:
+            name = waiting.pop()
+            if name not in written.made_of or name == layer.before:
                 continue
-            if tensor.name in cuts:
+            if name in cuts:
                 return True
-            waiting += node.inputs
+            waiting += written.made_of[name]
     return False
 
 

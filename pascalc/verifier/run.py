@@ -25,7 +25,7 @@ from pascalc.passes.infer_shapes import set_shapes
 from pascalc.probes import Probed, foreign_functions, main_tensors
 from pascalc.verifier.chance import disturbed, open_axes, random_inputs, random_levels, resized
 from pascalc.verifier.compare import Comparison, Trial, activation_of, excess_of, levels_of, once
-from pascalc.verifier.networks import CompiledNetworks, SourceNetworks, Values, encode
+from pascalc.verifier.networks import CompiledNetworks, SourceNetworks, Values, Written, encode
 from pascalc.verifier.outputs import Answers
 from pascalc.verifier.pairing import Pairing, is_random, pair
 from pascalc.verifier.record import Verification
@@ -90,6 +90,7 @@ def verify(
     if known.notes:
         hint = "Export the model again, or take the body out."
         raise CompileError(known.notes[0].reason, file=source, node=known.notes[0].node, hint=hint)
+    written = Written.of(known)
     pipeline.run(known, ANALYSIS)
     with suppress(CompileError):  # shapes that do not fit together show when it runs
         set_shapes(emitted)
@@ -108,9 +109,11 @@ def verify(
     open_sizes = {v.name: open_axes(v) for v in known.interface_inputs}
     free_batch = samples.fixed_batch is not None and _takes_any_batch(emitted)
     fit = _is_fit_to_run(emitted, found, result, Path(compiled))
-    del known, emitted  # and their weights
+    del emitted  # and its weights
     if fit:
-        run = _Run(Path(source), Path(compiled), found, result, threads)
+        networks = SourceNetworks(Path(source), written, known, found, threads)
+        del known
+        run = _Run(networks, CompiledNetworks(Path(compiled), found, threads), found, result)
         run.on_data(samples, batch, progress)
         run.on_random_levels(samples, batch, chance, open_sizes, free_batch)
     return result
@@ -155,12 +158,12 @@ def _say_what_is_trusted(known: Model, emitted: Model, result: Verification) -> 
 
 def _is_fit_to_run(emitted: Model, found: Pairing, result: Verification, path: Path) -> bool:
     """Whether there is something to run; trains longer than any neuron's are not even tried."""
-    data = read_bytes(path)
-    foreign = foreign_functions(data)
+    proto = onnx.ModelProto.FromString(read_bytes(path))
+    foreign = foreign_functions(proto)
     if foreign:  # compile inlines the source's
         result.problems.append(f"it has functions of its own, which no compiled file has: {', '.join(foreign)}")
         return False
-    missing = set(found.observed()) - main_tensors(data)
+    missing = set(found.observed()) - main_tensors(proto)
     if missing:  # an opset was converted, say
         result.problems.append(f"the file itself has no tensor '{min(missing)}': it is of another opset than compiled")
         return False
@@ -178,10 +181,10 @@ def _is_fit_to_run(emitted: Model, found: Pairing, result: Verification, path: P
 
 
 class _Run:
-    def __init__(self, source: Path, compiled: Path, found: Pairing, result: Verification, threads: int | None) -> None:
-        self.found, self.result = found, result
-        self.source = SourceNetworks(source, found, threads)
-        self.compiled = CompiledNetworks(compiled, found, threads)
+    def __init__(
+        self, source: SourceNetworks, compiled: CompiledNetworks, found: Pairing, result: Verification
+    ) -> None:
+        self.source, self.compiled, self.found, self.result = source, compiled, found, result
         self.comparison = Comparison(found, result)
         self.answers = Answers(self.comparison, result)
         self._cut: Probed | None = None
