@@ -16,6 +16,8 @@ import onnx
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
+from pascalc.runtime import RUNTIME_ERRORS
+
 #: Pools whose size may not be what onnx infers.
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
 #: So many comparisons a pool may take, so that a tiny file cannot ask for hours.
@@ -52,7 +54,7 @@ def _pooled(node: bytes, sizes: tuple[int, ...], opset: int) -> list[int] | None
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
     try:
         return list(_load(model).run(None, {"x": np.zeros((1, 1, *sizes), np.float32)})[0].shape[2:])
-    except Exception:  # whatever it raises: a pool that onnxruntime cannot run has no size
+    except RUNTIME_ERRORS:  # a pool that onnxruntime cannot run has no size
         return None
 
 
@@ -71,7 +73,7 @@ def types(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, tuple[int, 
     asked.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
     try:
         outputs = _load(asked).get_outputs()
-    except Exception:  # whatever it raises: it knows no more than onnx
+    except RUNTIME_ERRORS:  # it knows no more than onnx
         return {}
     return {
         value.name: (_ELEMENT_TYPES[value.type], list(value.shape) or None)

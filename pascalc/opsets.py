@@ -22,7 +22,7 @@ import onnx.version_converter
 from pascalc import limits, ops
 from pascalc.errors import CompileError
 from pascalc.graph import Array
-from pascalc.protos import constant_value, copy, first_line, opset
+from pascalc.protos import constant_value, copy, first_line, opset, unused
 
 #: Opsets from which these operators are what they are today.
 _HARDMAX, _DROPOUT, _RESIZE = 13, 12, 11
@@ -126,18 +126,10 @@ class _Mender:
         return self._node("Resize", data, "", scales, out=out, **mode)
 
     def _node(self, op: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
-        name = self._unique(self.label if out is not None else f"{self.label}/{op}")
-        out = self._unique(f"{name}_out") if out is None else out
+        name = unused(self.label if out is not None else f"{self.label}/{op}", self.names)
+        out = unused(f"{name}_out", self.names) if out is None else out
         self.nodes.append(onnx.helper.make_node(op, list(inputs), [out], name=name, **attributes))
         return out
-
-    def _unique(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self.names:
-            number += 1
-            name = f"{wanted}_{number}"
-        self.names.add(name)
-        return name
 
 
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)

@@ -29,6 +29,16 @@ def opset(message: onnx.ModelProto | onnx.FunctionProto) -> int:
     return next((int(o.version) for o in message.opset_import if o.domain in ("", "ai.onnx")), 1)
 
 
+def unused(wanted: str, names: set[str]) -> str:
+    """A name like the one wanted that is not among ``names``; it is then."""
+    name, number = wanted, 1
+    while name in names:
+        number += 1
+        name = f"{wanted}_{number}"
+    names.add(name)
+    return name
+
+
 def constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """The tensor that a ``Constant`` gives; None where it is of a kind that is no number, or a function's attribute."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):

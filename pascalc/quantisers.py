@@ -23,6 +23,7 @@ import onnx.numpy_helper
 
 from pascalc.errors import CompileError
 from pascalc.graph import Array
+from pascalc.protos import unused
 
 #: Where the quantisers come from, the newest name first.
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
@@ -148,20 +149,12 @@ class _Writer:
         return CompileError(message, file=self.path, node=self.label, hint=hint)
 
     def _constant(self, kind: str, values: Any) -> str:
-        name = self._unique(f"{self.label}/{kind}")
+        name = unused(f"{self.label}/{kind}", self.names)
         self.constants.append(onnx.numpy_helper.from_array(np.asarray(values, np.float32), name))
         return name
 
     def _node(self, op: str, *inputs: str, out: str | None = None) -> str:
-        name = self._unique(f"{self.label}/{op}")
-        out = self._unique(f"{name}_out") if out is None else out
+        name = unused(f"{self.label}/{op}", self.names)
+        out = unused(f"{name}_out", self.names) if out is None else out
         self.nodes.append(onnx.helper.make_node(op, list(inputs), [out], name=name))
         return out
-
-    def _unique(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self.names:
-            number += 1
-            name = f"{wanted}_{number}"
-        self.names.add(name)
-        return name

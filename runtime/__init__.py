@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from pascalc.runtime.kernels import Events
 from pascalc.runtime.reference import reference_ops
-from pascalc.runtime.session import InferenceSession, session_options
+from pascalc.runtime.session import RUNTIME_ERRORS, InferenceSession, session_options
 
-__all__ = ["Events", "InferenceSession", "reference_ops", "session_options"]
+__all__ = ["RUNTIME_ERRORS", "Events", "InferenceSession", "reference_ops", "session_options"]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import onnxruntime as ort
+import onnxruntime.capi.onnxruntime_pybind11_state as bindings
 from numpy.typing import NDArray
 
 from pascalc.errors import CompileError
@@ -21,6 +22,13 @@ from pascalc.runtime.kernels import Events
 from pascalc.runtime.register import Recording, recording, register
 
 Array = NDArray[Any]
+
+#: What onnxruntime raises on a model that it cannot load or run: its own classes, which have no common one, and those
+#: that its bindings make of C++'s.
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    *(v for v in vars(bindings).values() if isinstance(v, type) and issubclass(v, Exception)),
+    *(MemoryError, RuntimeError, TypeError, ValueError),
+)
 
 #: Optimizers of onnxruntime that are wrong: the first makes -inf of the zeros of a Pad in front of a MaxPool, the
 #: second loses what feeds a MatMul and something else, if a BatchNormalization follows.
@@ -199,7 +207,7 @@ class InferenceSession:
             return ort.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
             )
-        except Exception as error:
+        except RUNTIME_ERRORS as error:
             message = f"onnxruntime cannot load the model: {_message(error)}"
             lacks_body = self._kernels == "native" and "is not a registered function/op" in message
             hint = "Where the file has no function body for a neuron, kernels='numpy' runs it." if lacks_body else ""
@@ -212,7 +220,7 @@ class InferenceSession:
         try:
             with recording(record):
                 outputs: list[Array] = session.run(output_names, dict(feeds))
-        except Exception as error:
+        except RUNTIME_ERRORS as error:
             record.raise_error()
             raise CompileError(f"onnxruntime cannot run the model: {_message(error)}", file=self._file) from error
         record.raise_error()

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pascalc.errors import CompileError
 from pascalc.files import write_atomically
+from pascalc.runtime import RUNTIME_ERRORS
 from pascalc.train.plan import Batch, level_histograms
 from pascalc.train.qcfs import QCFS, along_channels, check_levels, quantise
 
@@ -212,7 +213,7 @@ def _check_batch_is_free(serialised: bytes, model: nn.Module, sample: Tensor) ->
     try:
         (output,) = session.run(None, {session.get_inputs()[0].name: twice.numpy()})
         found = f"gives the shape {list(output.shape)} instead of {wanted}"
-    except Exception as error:  # onnxruntime's exceptions have no common class of their own
+    except RUNTIME_ERRORS as error:
         output, found = None, f"fails: {error}"
     if output is None or list(output.shape) != wanted:
         raise CompileError(
