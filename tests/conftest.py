@@ -1,6 +1,10 @@
-"""Options of the test suite: how golden files are written anew, and how many random networks are tried."""
+"""Options of the test suite, and what tests of processes share: how golden files are written anew, how many random
+networks are tried, whether Ctrl-C is heeded."""
 
 from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -17,3 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the golden files of tests/golden anew, instead of comparing with them; then read the diff",
     )
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is started heeds Ctrl-C, even where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

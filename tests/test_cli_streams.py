@@ -440,6 +440,7 @@ def _folders(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name.startswith("tmp")]
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_reduce_ends_what_its_command_started(number: signal.Signals, built: Path, tmp_path: Path) -> None:
     """The folder of the candidates goes, and so does what the command itself has started."""

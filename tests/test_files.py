@@ -166,6 +166,7 @@ write_atomically(Path(sys.argv[1]), chunks())
 """
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"old")
