@@ -17,12 +17,11 @@ from pascalc.inspector import Inspection, inspect_model
 from pascalc.metadata import ANN_DIGEST, LEVELS, SOURCE_DIGEST
 from pascalc.modelfile import check_output, digest_of, load, save_together
 from pascalc.neurons import neurons
-from pascalc.ops import NEURON_MODELS
+from pascalc.ops import neuron_model
 from pascalc.passes import ANALYSIS, ANN, SCHEDULES, Pass
 from pascalc.passes.annotate_al import AnnotateAl
 from pascalc.passes.apply_correction import ApplyCorrection
 from pascalc.passes.free_batch import FreeBatch
-from pascalc.passes.lower_neurons import LowerNeurons
 from pascalc.version import __version__
 
 
@@ -60,6 +59,7 @@ def compile_model(
     output: str | Path | None = None,
     *,
     neuron: str = "pasc",
+    steps: int | None = None,
     schedule: str = "unrolled",
     stop_after: str | None = None,
     dump_ir: str | Path | None = None,
@@ -76,7 +76,8 @@ def compile_model(
     Args:
         source: the ONNX file of the trained network.
         output: where the spiking network goes; by default ``<source>.snn.onnx`` beside the source.
-        neuron: the neuron model: "pasc".
+        neuron: the neuron model: "pasc", or "if", which is not lossless.
+        steps: the time steps T of neuron models that leave them free ("if").
         schedule: "unrolled" steps through time; "collapsed" lets neurons hand over spike counts, so that every layer
             runs once.
         stop_after: the name of the last pass to run; the network is written as it is then.
@@ -92,9 +93,9 @@ def compile_model(
         CompileError: the source cannot be compiled, or the output cannot be written. No output is left then.
     """
     source = Path(source)
-    for kind, name, known in (("schedule", schedule, SCHEDULES), ("neuron model", neuron, NEURON_MODELS)):
-        if name not in known:
-            raise CompileError(f"there is no {kind} '{name}'", file=source, hint=f"There is: {', '.join(known)}.")
+    if schedule not in SCHEDULES:
+        raise CompileError(f"there is no schedule '{schedule}'", file=source, hint=f"There is: {', '.join(SCHEDULES)}.")
+    passes = SCHEDULES[schedule](neuron_model(neuron, {"steps": steps}))
     output = default_output(source) if output is None else Path(output)
     ann = None if save_ann is None else Path(save_ann)
     check_output(source, output)
@@ -114,8 +115,6 @@ def compile_model(
     observers: list[pipeline.Observer] = [timing]
     if dump_ir is not None:
         observers.append(pipeline.Dump(Path(dump_ir)))
-    lowering = LowerNeurons(neuron)
-    passes = [lowering if isinstance(step, LowerNeurons) else step for step in SCHEDULES[schedule]]
     pipeline.run(model, _with(changes, passes), observers, stop_after)
     found = neurons(model)
     if not found and any(name == "recognise-qcfs" for name, _, _ in timing.rows):

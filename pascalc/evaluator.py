@@ -16,7 +16,7 @@ from pascalc.errors import CompileError
 from pascalc.graph import Array, Model
 from pascalc.labels import distinct
 from pascalc.modelfile import load, to_bytes
-from pascalc.neurons import Neuron, add_sum, analysed_neurons
+from pascalc.neurons import Neuron, add_spikes, analysed_neurons
 from pascalc.rates import network_spike_rate
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
@@ -145,7 +145,7 @@ def _with_counts(model: Model) -> tuple[list[Neuron], list[str]]:
     network's QCFS are recognised first."""
     found, names = analysed_neurons(model), []
     for neuron in found:
-        total = add_sum(model, neuron.node.outputs[0], neuron.steps_out, f"count:{neuron.name}")
+        total = add_spikes(model, neuron, f"count:{neuron.name}")
         model.interface_outputs.append(declare(total))
         names.append(total.name)
     return found, names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,12 @@ from pascalc.cli.group import Command
 from pascalc.cli.options import FILE, OUTPUT, Positive, batch_option, data_option, json_option, limit_option
 from pascalc.cli.output import macs, progress_bar, show
 from pascalc.files import printable, write_atomically
+from pascalc.ops import Pasc
 from pascalc.passes import SCHEDULES
 from pascalc.tables import table
+
+if TYPE_CHECKING:
+    from pascalc.verifier.record import Verification
 
 #: Findings that are printed; JSON has them all.
 _SHOWN = 20
@@ -101,16 +105,30 @@ def verify_command(
     if result.source_recorded is False:
         lines.append(f"the file says that it was compiled from another file than {model}")
     levels = ", at the levels that the file says that it was compiled to" if result.requantised else ""
-    verdict = (
-        f"equivalent{levels}"
-        if result.equivalent
-        else f"NOT equivalent: {result.first_difference or result.problems[0]}"
-    )
-    if not result.equivalent and json_file is None:
+    if not result.translated:
+        verdict = f"NOT equivalent: {result.first_difference or result.problems[0]}"
+    elif result.lossy:
+        lines += ["", *_lossy(result)]
+        verdict = f"translated{levels}: every layer computes what it says, but the neurons are lossy, not the source's"
+    else:
+        verdict = f"equivalent{levels}"
+    if not result.translated and json_file is None:
         lines += ["", _shows_more(model, compiled, data, limit, result.seed)]
     show("\n".join([*lines, "", verdict]), result.to_json(), json_file)
-    if not result.equivalent:
+    if not result.translated:
         sys.exit(1)
+
+
+def _lossy(result: Verification) -> list[str]:
+    """The conversion errors of lossy neurons."""
+    rows = [
+        (x.name, x.levels, x.most, f"{x.conversion_error:.4f}", f"{x.own_error:.4f}")
+        for x in result.layers
+        if not x.lossless
+    ]
+    header = ["layer", "L", "most spikes", "conversion error", "its own part"]
+    note = "conversion error: the mean difference of an activation from the source's, in units of theta"
+    return [table(header, rows), note]
 
 
 def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | None, seed: int) -> str:
@@ -233,8 +251,9 @@ def reduce_command(model: Path, fails: str, output: Path | None, timeout: float,
 @json_option
 def passes_command(json_file: str | None) -> None:
     """List the passes of every schedule, in order."""
-    rows = [(name, i, p.name(), p.summary()) for name, passes in SCHEDULES.items() for i, p in enumerate(passes, 1)]
-    values = {name: [{"name": p.name(), "summary": p.summary()} for p in passes] for name, passes in SCHEDULES.items()}
+    schedules = {name: passes(Pasc()) for name, passes in SCHEDULES.items()}
+    rows = [(name, i, p.name(), p.summary()) for name, passes in schedules.items() for i, p in enumerate(passes, 1)]
+    values = {name: [{"name": p.name(), "summary": p.summary()} for p in passes] for name, passes in schedules.items()}
     show("\n".join(f"{s:10} {i:2}  {n:18} {d}" for s, i, n, d in rows), values, json_file)
 
 

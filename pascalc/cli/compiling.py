@@ -41,7 +41,17 @@ if TYPE_CHECKING:
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
 @click.option("-o", "--output", type=OUTPUT, metavar="OUT.onnx", help="Default: MODEL.snn.onnx beside the model.")
 @click.option(
-    "--neuron", type=click.Choice(list(NEURON_MODELS)), default="pasc", show_default=True, help="Neuron model."
+    "--neuron",
+    type=click.Choice(list(NEURON_MODELS)),
+    default="pasc",
+    show_default=True,
+    help="Neuron model; 'if' is the usual rate-coded baseline, which is not lossless.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="T",
+    help="Time steps of every neuron, for neuron models that leave them free ('if').",
 )
 @click.option(
     "--schedule",
@@ -70,6 +80,7 @@ def compile_command(
     model: Path,
     output: Path | None,
     neuron: str,
+    steps: int | None,
     schedule: str,
     stop_after: str | None,
     dump_ir: Path | None,
@@ -96,6 +107,7 @@ def compile_command(
         model,
         output,
         neuron=neuron,
+        steps=steps,
         schedule=schedule,
         stop_after=stop_after,
         dump_ir=dump_ir,

@@ -26,7 +26,6 @@ from pascalc.energy import (
     energy_full,
     energy_paper,
     mean_spike_rate,
-    neuron_operations,
     neurons_per_accumulate,
     normalised_steps_paper,
 )
@@ -63,9 +62,10 @@ class LayerReport:
         fan_in: inputs of one output.
         macs: multiply-accumulates of the source ANN.
         neurons: how many neurons it feeds.
-        stage_operations: of all its neurons in the three stages of PASCAL's Algorithm 1: a membrane update and a
-            counter update in each of T steps; the same in each of max(T, L) - 1 steps without input; a membrane update
-            for each of L steps of emission. The sum is 5L - 2 a neuron for T = L.
+        stage_operations: of all its neurons, in the stages of their model. PASC has the three of PASCAL's Algorithm 1:
+            a membrane update and a counter update in each of T steps; the same in each of max(T, L) - 1 steps without
+            input; a membrane update for each of L steps of emission. The sum is 5L - 2 a neuron for T = L.
+        code: the code of their trains (pascalc/codes.py); None without neurons.
         spike_rate_assumed: spikes of one of its inputs over all steps (of currents, entries that are not zero), as
             PASCAL assumes them; None if analog.
         spike_rate_measured: the same on the data; None if analog or without data.
@@ -94,7 +94,8 @@ class LayerReport:
     fan_in: int
     macs: int
     neurons: int
-    stage_operations: tuple[int, int, int]
+    stage_operations: tuple[int, ...]
+    code: str | None
     spike_rate_assumed: float | None
     spike_rate_measured: float | None
     accumulates_assumed: float | None
@@ -291,7 +292,8 @@ def _layer(node: LayerNode, assumed: Layer, actual: Layer, measured: Measurement
         fan_in=node.fan_in,
         macs=node.macs,
         neurons=node.neurons,
-        stage_operations=_stages(node),
+        stage_operations=tuple(n * node.neurons for n in node.model.operations(node.most, node.steps_in)),
+        code=None if neuron is None else node.model.code.name,
         spike_rate_assumed=assumed.spike_rate,
         spike_rate_measured=rate,
         accumulates_assumed=None if assumed.spike_rate is None else node.macs * assumed.spike_rate,
@@ -305,10 +307,3 @@ def _layer(node: LayerNode, assumed: Layer, actual: Layer, measured: Measurement
         emitted=None if events is None else events.emitted / samples,
         output_rate=None if events is None else events.emitted / max(events.neurons, 1),
     )
-
-
-def _stages(node: LayerNode) -> tuple[int, int, int]:
-    silent = max(node.steps_in, node.levels) - 1
-    stages = (2 * node.steps_in, 2 * silent, node.levels)
-    assert sum(stages) == neuron_operations(node.levels, node.steps_in)
-    return (stages[0] * node.neurons, stages[1] * node.neurons, stages[2] * node.neurons)

@@ -179,7 +179,12 @@ def _measured_sections(report: Report) -> list[str]:
             "Spikes of the first sample",
             svg.raster(panels),
             "A row a layer; in it, time runs downwards, and up to 192 neurons are shown from left to right, spread "
-            "evenly over the layer. All spikes of a neuron come first.",
+            "evenly over the layer."
+            + (
+                " All spikes of a neuron come first."
+                if all(x.code in (None, "thermometer") for x in report.layers)
+                else ""
+            ),
         ),
     ]
 

@@ -42,6 +42,7 @@ ACTIVITY = (
     "inhibitory",
     "emitted a neuron",
 )
+_STAGES = sum(title.startswith("stage") for title in ACTIVITY)
 RATIOS = ("layer", "r', assumed", "r', measured", "r_E, paper", "r_E, full")
 
 
@@ -63,7 +64,8 @@ def structure(layer: LayerReport) -> Sequence[str]:
 
 def activity(layer: LayerReport) -> Sequence[str]:
     """The cells of a layer under `ACTIVITY`."""
-    stages = [f"{count:,}" if layer.neuron is not None else MISSING for count in layer.stage_operations]
+    counts = layer.stage_operations if layer.neuron is not None else ()
+    stages = [f"{count:,}" for count in counts] + [MISSING] * (_STAGES - len(counts))
     return (
         layer.name,
         number(layer.spike_rate_assumed, ".2f"),

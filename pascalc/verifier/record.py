@@ -33,7 +33,11 @@ class LayerCheck:
         current_excess: the largest ratio of a current's difference from the source's to its rounding bound.
         half_points: of the root mismatches, those where the source's value lies on the point between the two levels, as
             far as floats can tell. A quantiser that rounds half to even differs there from a spiking neuron.
-        not_binary: spikes that are not where a train of all spikes first has them, or not of a spike's height.
+        most: the count that stands for theta: L, or another number of lossy neuron models. ``lossless``: whether its
+            counts are to be the source's levels; else they only approach them, and there are no roots.
+        off: over the data, the sum of |count*L - level*most| with the levels of the source's own run; ``own_off``: the
+            same with the level of the very current that the neuron got.
+        not_binary: spikes that are not those of a train of the neuron's code, or not of a spike's height.
         misfired: values of the train that are not, to the bit, what the neuron's kernel gives for the current it got.
         problems: what else is wrong with the layer.
     """
@@ -42,6 +46,8 @@ class LayerCheck:
     levels: int
     steps_in: int
     steps_out: int
+    most: int
+    lossless: bool = True
     neurons: int = 0
     root_mismatches: int = 0
     half_points: int = 0
@@ -51,10 +57,23 @@ class LayerCheck:
     current_excess: float = 0.0
     not_binary: int = 0
     misfired: int = 0
+    off: int = 0
+    own_off: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
+    def conversion_error(self) -> float:
+        """The mean difference of an activation from the source's, in units of theta; 0 without data."""
+        return self.off / max(1, self.levels * self.most * self.neurons)
+
+    @property
+    def own_error(self) -> float:
+        """The part of it that the neuron itself makes: the mean difference from QCFS of the current that it got."""
+        return self.own_off / max(1, self.levels * self.most * self.neurons)
+
+    @property
     def equivalent(self) -> bool:
+        """Whether the layer is the source's; of a lossy neuron model, whether it is what the file says that it is."""
         return not (
             self.roots_beyond_bound or self.not_binary or self.misfired or self.problems or not self.current_excess <= 1
         )
@@ -85,8 +104,9 @@ class Verification:
         source_recorded: whether the compiled file says that it was made from this source file; None if it says nothing.
         trusted: what was taken from the compiled file's own word.
         answers_compared: samples in which no count differs, so that the two files' real outputs had to agree.
-        equivalent: no root mismatch lies beyond its rounding bound, currents and outputs agree within theirs, every
-            train is binary and all-spikes-first, and every neuron of the source was found.
+        equivalent: it is the source network: it is translated, and its neurons are lossless.
+        translated: no root mismatch lies beyond its rounding bound, currents and outputs agree within theirs, every
+            train is one of its neuron's code, and every neuron of the source was found.
         source_self_mismatches: classifications in which the source differs from itself with onnxruntime's graph
             optimisations off: what float rounding alone does.
         output_excess: the largest ratio of an output's difference to its rounding bound, given equal spike counts.
@@ -126,8 +146,18 @@ class Verification:
         return "the outputs" if self.output_excess > 1 or self.output_problems else ""
 
     @property
-    def equivalent(self) -> bool:
+    def translated(self) -> bool:
+        """Whether the file computes what it says: the source's network, with its activations by its neurons."""
         return not self.first_difference and not self.problems
+
+    @property
+    def lossy(self) -> bool:
+        """Whether there are neurons whose counts only approach the source's levels."""
+        return not all(layer.lossless for layer in self.layers)
+
+    @property
+    def equivalent(self) -> bool:
+        return self.translated and not self.lossy
 
     def findings(self) -> list[str]:
         """What makes the network not equivalent, one sentence each, in the order of the graph."""
@@ -153,4 +183,6 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """The verification as plain values."""
-        return {"equivalent": self.equivalent, "first_difference": self.first_difference, **asdict(self)}
+        layers = [{**asdict(x), "conversion_error": x.conversion_error, "own_error": x.own_error} for x in self.layers]
+        verdict = {"equivalent": self.equivalent, "translated": self.translated, "lossy": self.lossy}
+        return {**verdict, "first_difference": self.first_difference, **asdict(self), "layers": layers}

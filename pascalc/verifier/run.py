@@ -27,7 +27,7 @@ from pascalc.verifier.chance import disturbed, open_axes, random_inputs, random_
 from pascalc.verifier.compare import Comparison, Trial, activation_of, excess_of, levels_of, once
 from pascalc.verifier.networks import CompiledNetworks, SourceNetworks, Values, Written, encode
 from pascalc.verifier.outputs import Answers
-from pascalc.verifier.pairing import Pairing, is_random, pair
+from pascalc.verifier.pairing import Layer, Pairing, is_random, pair
 from pascalc.verifier.record import Verification
 from pascalc.verifier.watch import Watched, counts_of, watch
 
@@ -267,7 +267,7 @@ class _Run:
     ) -> tuple[Values, Values]:
         """What the source's stretches are given: what was seen in the compiled network; the source's own where that
         makes no sense."""
-        levels = dict(own)
+        levels = {x.after: _as_counts(x, own[x.after]) for x in self.found.layers}
         for layer in self.found.layers:
             counts = watched[layer.after].counts
             if counts is not None and counts.shape == own[layer.after].shape and np.all(counts >= 0):
@@ -395,7 +395,7 @@ class _Run:
 
     def _random(self, reference: Values, chance: np.random.Generator) -> tuple[Values, Values]:
         levels = {
-            x.after: random_levels(reference[x.after].shape, min(x.levels, ops.MAX_LEVELS), chance)
+            x.after: random_levels(reference[x.after].shape, min(x.most, ops.MAX_LEVELS), chance)
             for x in self.found.layers
         }
         computed = {n: disturbed(reference[n], chance) for x in self.found.computed for n in x.outputs}
@@ -489,7 +489,7 @@ class _Run:
         same = np.ones(trial.rows, bool)
         pairs = [(trial.levels[x.after], own[x.after]) for x in self.found.layers]
         for x in self.found.layers:
-            if trial.watched[x.after].counts is None:
+            if trial.watched[x.after].counts is None or not x.check.lossless:
                 same[:] = False
         for name in (n for x in self.found.computed for n in x.outputs):
             if reference[name].dtype.kind != "f":
@@ -528,6 +528,11 @@ class _Run:
             if problem or not excess <= 1:
                 return True
         return False
+
+
+def _as_counts(layer: Layer, levels: Array) -> Array:
+    """The compiled neuron's counts that stand for these levels, or come nearest."""
+    return levels if layer.most == layer.levels else np.rint(levels * (layer.most / layer.levels)).astype(levels.dtype)
 
 
 def _broadcasts(threshold: Array, activation: Array) -> bool:
