@@ -12,7 +12,8 @@ QCFS. Currents that change arrive in any order, and a spike that was sent too ea
 error* of the conversion [Bu et al., ICLR 2022], which inhibitory spikes remove [PASCAL].
 
 The float semantics that every executor keeps, bit for bit: the sum runs over the steps in order; ``gain = T/theta``;
-``u = S*gain + phi`` in two roundings; ``unit = theta/T``.
+``u = S*gain + phi`` in two roundings; ``unit = theta/T``. What is compared with c are integers, floor(u): only these go
+through the Scan over time, whose body has to declare its types.
 """
 
 from __future__ import annotations
@@ -43,35 +44,41 @@ IF = Operator(
         Attribute("label", "string", "the name of the neuron in the source network"),
     ),
     body="""
-    zero = Constant <value_float: float = 0.0> ()
-    zero_like = CastLike (zero, X)
-    one = Constant <value_float: float = 1.0> ()
-    one_like = CastLike (one, X)
+    axis = Constant <value_int: int = 0> ()
+    zero_int = Constant <value_int: int = 0> ()
+    zero = CastLike (zero_int, X)
     steps_int = Constant <value_int: int = @steps_out> ()
     steps_like = CastLike (steps_int, X)
     phi_float = Constant <value_float: float = @phi> ()
     phi = CastLike (phi_float, X)
     gain = Div (steps_like, threshold)
     unit = Div (threshold, steps_like)
-    one_int = Constant <value_ints: ints = [1]> ()
+    one = Constant <value_ints: ints = [1]> ()
     minus_one = Constant <value_ints: ints = [-1]> ()
     steps_in_int = Constant <value_int: int = @steps_in> ()
-    steps = Reshape (steps_in_int, one_int)
+    steps = Reshape (steps_in_int, one)
     sample = Shape <start: int = 1> (X)
     by_step = Concat <axis: int = 0> (steps, minus_one, sample)
+    by_row = Concat <axis: int = 0> (steps, minus_one)
     by_sample = Concat <axis: int = 0> (minus_one, sample)
     currents = Reshape (X, by_step)
-    step_shape = Shape <start: int = 1> (currents)
-    start = Expand (zero_like, step_shape)
-    total, count, spikes = Scan <num_scan_inputs = 1, body = step (S, c, x) => (S_next, c_next, s) {
-        S_next = Add (S, x)
-        scaled = Mul (S_next, gain)
-        u = Add (scaled, phi)
-        wanted = Add (c, one_like)
-        fires = GreaterOrEqual (u, wanted)
-        s = CastLike (fires, S)
+    totals = CumSum (currents, axis)
+    scaled = Mul (totals, gain)
+    u = Add (scaled, phi)
+    bounded = Clip (u, zero, steps_like)
+    floored = Floor (bounded)
+    nothing = IsNaN (floored)
+    whole = Where (nothing, zero, floored)
+    reached = Cast <to: int = 7> (whole)
+    rows = Reshape (reached, by_row)
+    first = Gather (rows, zero_int)
+    start = Sub (first, first)
+    count, fired = Scan <num_scan_inputs = 1, body = step (int64[?] c, int64[?] r) => (int64[?] c_next, int64[?] s) {
+        fires = Greater (r, c)
+        s = Cast <to: int = 7> (fires)
         c_next = Add (c, s)
-    }> (start, start, currents)
+    }> (start, rows)
+    spikes = CastLike (fired, X)
     train = Reshape (spikes, by_sample)
     Y = Mul (train, unit)
     """,
