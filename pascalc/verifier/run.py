@@ -491,6 +491,7 @@ class _Run:
         seen: Values = {}
         parts = [([x.current, x.fired, x.train], x.check.problems) for x in self.found.layers]
         parts += [([*(f.compiled for f in x.inputs), *x.outputs], x.check.problems) for x in self.found.computed]
+        parts += [([f.compiled], self.result.problems) for f in self.found.bent]
         parts += [([o.name], self.result.output_problems) for o in self.found.outputs]
         for names, problems in parts:
             try:
