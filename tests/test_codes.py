@@ -143,7 +143,7 @@ def digital(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(codes.WEIGHTINGS, BINARY.name, BINARY)
     monkeypatch.setitem(ops.NEURON_MODELS, Digital.name, Digital)
     monkeypatch.setitem(ops.OPERATORS, DIGITS.name, DIGITS)
-    monkeypatch.setitem(kernels.KERNELS, DIGITS.name, Kernel(DIGITS, digits))  # type: ignore[misc]
+    monkeypatch.setitem(kernels.KERNELS, DIGITS.name, Kernel(DIGITS, digits))
 
 
 def branches() -> onnx.ModelProto:

@@ -4,48 +4,22 @@ compute in it.
 Each kernel keeps the float semantics of its operator in :mod:`pascalc.ops` bit for bit, so that its spikes are those
 of the ONNX function body in any runtime. The time axis is folded into the batch, step by step: ``[T*N, d...]``
 reshapes to ``[T, N, d...]``.
+
+The kernel of a model that is defined in ``pascalc/ops/<file>.py`` is the KERNEL of ``runtime/kernels/<file>.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from importlib import import_module
 
-from pascalc.ops import PASC_IF, QCFS, IntegrateAndFire, Operator
-from pascalc.runtime.kernels.common import Events, FloatArray
-from pascalc.runtime.kernels.integrate_and_fire import integrate_and_fire, integrate_and_fire_counted
-from pascalc.runtime.kernels.pasc import pasc_if, pasc_if_staged
-from pascalc.runtime.kernels.qcfs import qcfs
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """What computes an operator.
-
-    Attributes:
-        operator: the operator.
-        run: takes X, the threshold and, by name, the attributes save the label; gives Y.
-        staged: the same step by step, with the events inside; None where nothing happens over time.
-    """
-
-    operator: Operator
-    run: Callable[..., FloatArray]
-    staged: Callable[..., tuple[FloatArray, Events]] | None = None
-
-    @property
-    def attributes(self) -> list[str]:
-        """The names of the attributes that it takes."""
-        return [attribute.name for attribute in self.operator.attributes if attribute.name != "label"]
-
+from pascalc.ops import NEURON_MODELS
+from pascalc.runtime.kernels import qcfs
+from pascalc.runtime.kernels.common import Events, FloatArray, Kernel
 
 #: The kernel of every neuron, by its operator.
-KERNELS: Mapping[str, Kernel] = {
-    kernel.operator.name: kernel
-    for kernel in (
-        Kernel(QCFS, qcfs),
-        Kernel(PASC_IF, pasc_if, pasc_if_staged),
-        Kernel(IntegrateAndFire.operator, integrate_and_fire, integrate_and_fire_counted),
-    )
+KERNELS: dict[str, Kernel] = {qcfs.KERNEL.operator.name: qcfs.KERNEL} | {
+    model.operator.name: import_module(f"{__name__}.{model.__module__.rpartition('.')[2]}").KERNEL
+    for model in NEURON_MODELS.values()
 }
 
 __all__ = ["KERNELS", "Events", "FloatArray", "Kernel"]

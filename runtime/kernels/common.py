@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pascalc.ops import Operator
+
 FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What computes an operator.
+
+    Attributes:
+        operator: the operator.
+        run: takes X, the threshold and, by name, the attributes save the label; gives Y.
+        staged: the same step by step, with the events inside; None where nothing happens over time.
+    """
+
+    operator: Operator
+    run: Callable[..., FloatArray]
+    staged: Callable[..., tuple[FloatArray, Events]] | None = None
+
+    @property
+    def attributes(self) -> list[str]:
+        """The names of the attributes that it takes."""
+        return [attribute.name for attribute in self.operator.attributes if attribute.name != "label"]
+
 
 #: Neurons handled at a time: the block's membranes stay in the cache while its steps are summed and its spikes written.
 BLOCK = 32768

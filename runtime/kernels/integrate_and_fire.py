@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pascalc.runtime.kernels.common import Events, FloatArray, blocks, prepare
+from pascalc.ops import IntegrateAndFire
+from pascalc.runtime.kernels.common import Events, FloatArray, Kernel, blocks, prepare
 
 
 def integrate_and_fire(
@@ -54,3 +55,6 @@ def integrate_and_fire_counted(
                 np.multiply(fires, unit[neurons], out=train[t, block])
             spikes += int(count.sum(dtype=np.float64))
     return train.reshape(x.shape), Events(size, spikes, 0, spikes)
+
+
+KERNEL = Kernel(IntegrateAndFire.operator, integrate_and_fire, integrate_and_fire_counted)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pascalc.runtime.kernels.common import BLOCK, Events, FloatArray, blocks, prepare
+from pascalc.ops import PASC_IF
+from pascalc.runtime.kernels.common import BLOCK, Events, FloatArray, Kernel, blocks, prepare
 
 
 def pasc_if(
@@ -115,3 +116,6 @@ def pasc_if_staged(
             np.multiply(fires, unit[neurons], out=train[:, block])
             events += Events(now.shape[1], excitatory, inhibitory, int(np.count_nonzero(fires)))
     return train.reshape(x.shape[0] // steps_in * steps_out, *x.shape[1:]), events
+
+
+KERNEL = Kernel(PASC_IF, pasc_if, pasc_if_staged)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pascalc.runtime.kernels.common import FloatArray, blocks, prepare
+from pascalc.ops import QCFS
+from pascalc.runtime.kernels.common import FloatArray, Kernel, blocks, prepare
 
 
 def qcfs(x: FloatArray, threshold: FloatArray, *, levels: int, phi: float) -> FloatArray:
@@ -39,3 +40,6 @@ def qcfs(x: FloatArray, threshold: FloatArray, *, levels: int, phi: float) -> Fl
             np.clip(level, kind(0), kind(levels), out=level)
             np.multiply(level, unit[neurons], out=level)
     return y.reshape(x.shape)
+
+
+KERNEL = Kernel(QCFS, qcfs)
