@@ -23,7 +23,12 @@ _SHOWN = 20
 @click.command("verify", cls=Command)
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
 @click.argument("compiled", type=FILE, metavar="OUT.onnx")
-@click.option("--data", type=FILE, metavar="DATA.npz", help="x: inputs; without it, random inputs.")
+@click.option(
+    "--data",
+    type=FILE,
+    metavar="DATA",
+    help="An .npz (x: inputs), a .npy, or a folder of .npz shards; without it, random inputs.",
+)
 @click.option("--no-trust", is_flag=True, help="Other levels than the source's are a fault, whatever OUT.onnx says.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Of the random levels; another one each time.")
 @limit_option
@@ -174,7 +179,12 @@ def inspect_command(model: Path, json_file: str | None) -> None:
 
 @click.command("report", cls=Command)
 @click.argument("model", type=FILE, metavar="SNN.onnx")
-@click.option("--data", type=FILE, metavar="DATA.npz", help="x: inputs; without it, spike rates are assumed.")
+@click.option(
+    "--data",
+    type=FILE,
+    metavar="DATA",
+    help="An .npz (x: inputs), a .npy, or a folder of .npz shards; without it, spike rates are assumed.",
+)
 @click.option("--plan", "plan_file", type=FILE, metavar="PLAN.json", help="The plan behind its levels, for the HTML.")
 @click.option("--html", "html_file", type=OUTPUT, metavar="OUT.html", help="Write the report with plots, in one file.")
 @limit_option

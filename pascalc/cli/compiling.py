@@ -171,7 +171,9 @@ def plan_command(
 
 @click.command("histogram", cls=Command)
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
-@click.option("--calib", type=FILE, metavar="DATA.npz", required=True, help="x: inputs to calibrate on.")
+@click.option(
+    "--calib", type=FILE, metavar="DATA", required=True, help="Inputs to calibrate on, as for --data of `eval`."
+)
 @click.option("-o", "--output", type=OUTPUT, metavar="H.json", required=True, help="Where the histograms go.")
 @batch_option
 def histogram_command(model: Path, calib: Path, output: Path, batch: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,15 @@ import numpy.typing as npt
 from pascalc import pipeline
 from pascalc.answers import agreeing, answers, scores
 from pascalc.errors import CompileError
+from pascalc.folding import Progress, fold
 from pascalc.graph import Array, Model, sweep
 from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import Neuron, neurons
 from pascalc.passes import ANALYSIS
 from pascalc.planning.explicit import make_adjustable
-from pascalc.planning.streaming import SampleStream
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
-
-Progress = Callable[[int, int], None]
+from pascalc.stream import Batch, SampleStream
 
 #: Factors on the logits that divergence is computed at.
 _FACTORS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)
@@ -156,49 +156,73 @@ def effects(
     Raises:
         CompileError: the data is damaged.
     """
-    totals = [_Total() for _ in settings]
-    for feeds, part in samples.batches(batch):
-        count = part.stop - part.start
-        labels = None if samples.labels is None else samples.labels[part]
-        reference = network.run(feeds, Setting())
-        for total, setting in zip(totals, settings, strict=True):
-            total.add(count, reference, network.run(feeds, setting), labels)
-        if progress is not None:
-            progress(part.stop, len(samples))
-    return [total.effect() for total in totals]
+    total = fold(_Comparing(network, tuple(settings)), samples, batch, progress=progress)
+    return [one.effect() for one in total.totals]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Total:
-    samples: int = 0
-    agreeing: int | None = 0
-    divergence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(_FACTORS)))
-    correct: int | None = 0
+    """What one setting does, added up over samples; None what is not known of some of them."""
 
-    def add(self, count: int, reference: Array, output: Array, labels: Array | None) -> None:
-        self.samples += count
+    samples: int
+    agreeing: int | None
+    divergence: npt.NDArray[np.float64]
+    correct: int | None
+
+    @classmethod
+    def of(cls, count: int, reference: Array, output: Array, labels: Array | None) -> _Total:
+        """Of one batch."""
         reference, output = (x[:count] if x.ndim else x for x in (reference, output))
         same = agreeing(reference, output)
-        if same is None or self.agreeing is None:
-            self.agreeing = self.correct = None
-            return
-        self.agreeing += int(same.sum())
-        expected, given = scores(reference), scores(output)
+        if same is None:
+            return cls(count, None, np.zeros(len(_FACTORS)), None)
+        expected, given, named = scores(reference), scores(output), answers(output)
         if expected is None or given is None:
-            self.divergence += np.count_nonzero(~same)
+            divergence = np.full(len(_FACTORS), float(np.count_nonzero(~same)))
         else:
-            self.divergence += _divergence(expected, given)
-        named = answers(output)
-        if labels is None or named is None:
-            self.correct = None
-        elif self.correct is not None:
-            self.correct += int(np.count_nonzero(named == labels))
+            divergence = _divergence(expected, given)
+        correct = None if labels is None or named is None else int(np.count_nonzero(named == labels))
+        return cls(count, int(same.sum()), divergence, correct)
+
+    def __add__(self, other: _Total) -> _Total:
+        return _Total(
+            self.samples + other.samples,
+            None if self.agreeing is None or other.agreeing is None else self.agreeing + other.agreeing,
+            self.divergence + other.divergence,
+            None if self.correct is None or other.correct is None else self.correct + other.correct,
+        )
 
     def effect(self) -> Effect:
         accuracy = None if self.correct is None else self.correct / self.samples
         if self.agreeing is None:
             return Effect(self.samples, None, None, accuracy)
         return Effect(self.samples, self.agreeing / self.samples, float(self.divergence.min()) / self.samples, accuracy)
+
+
+@dataclass(frozen=True)
+class _Totals:
+    """Those of several settings."""
+
+    totals: tuple[_Total, ...]
+
+    def __add__(self, other: _Totals) -> _Totals:
+        return _Totals(tuple(map(add, self.totals, other.totals)))
+
+
+@dataclass(frozen=True)
+class _Comparing:
+    """The network at several settings, beside the source."""
+
+    network: AdjustableNetwork
+    settings: tuple[Setting, ...]
+
+    def open(self, threads: int | None) -> Callable[[Batch], _Totals]:
+        def run(batch: Batch) -> _Totals:
+            reference = self.network.run(batch.feeds, Setting())
+            outputs = (self.network.run(batch.feeds, setting) for setting in self.settings)
+            return _Totals(tuple(_Total.of(batch.samples, reference, output, batch.labels) for output in outputs))
+
+        return run
 
 
 def planned_neurons(model: Model) -> list[Neuron]:

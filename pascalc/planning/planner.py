@@ -21,7 +21,7 @@ from pascalc.planning.calibrate import measure
 from pascalc.planning.correction import Correction
 from pascalc.planning.sensitivity import Search, check_budget, check_steps
 from pascalc.planning.steps import Steps, effective_steps
-from pascalc.planning.streaming import open_samples
+from pascalc.stream import open_samples
 
 Progress = Callable[[int, int], None]
 
@@ -75,7 +75,7 @@ def plan_by_metric(
         source: the ONNX file of the network.
         clusters: the number of clusters, 1..number of layers.
         levels: the levels of each cluster from lowest to highest metric; default L, L/2, L/4, ...
-        calibration: an ``.npz`` of inputs to count levels on.
+        calibration: inputs to count levels on (`pascalc.stream`).
         shards: files of histograms, as `pascalc.histograms` has them, to be added; instead of ``calibration``.
         batch: samples a run.
         progress: called with (samples done, samples in all).
@@ -181,7 +181,7 @@ def plan_by_budget(
 
     Args:
         source: the ONNX file of the network.
-        calibration: an ``.npz`` of inputs; labels are not needed.
+        calibration: inputs (`pascalc.stream`); labels are not needed.
         budget: the largest share of samples that may be classified otherwise, in [0, 1), on each half of the data.
         correct: measure plans with the correction that `pascalc.planning.correction.fit` finds for each.
         batch: samples a run.
@@ -213,7 +213,7 @@ def plan_by_steps(
 
     Args:
         source: the ONNX file of the network.
-        calibration: an ``.npz`` of inputs; labels are not needed.
+        calibration: inputs (`pascalc.stream`); labels are not needed.
         steps: the most effective time steps by the paper's estimator.
         batch: samples a run.
         progress: called with (samples done, samples in all).
@@ -262,7 +262,7 @@ def measure_effect(
 
     Args:
         source: the ONNX file of the network.
-        samples: an ``.npz`` of inputs, with labels where accuracy is wanted.
+        samples: inputs (`pascalc.stream`), with labels where accuracy is wanted.
         levels: L of the activations that change, by label.
         corrected: the correction that goes with them.
         batch: samples a run.

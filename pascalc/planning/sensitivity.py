@@ -25,7 +25,7 @@ from pascalc.modelfile import load
 from pascalc.planning import correction
 from pascalc.planning.adjustable import AdjustableNetwork, Effect, Setting, effects
 from pascalc.planning.steps import fed_layers, paper_steps
-from pascalc.planning.streaming import open_samples
+from pascalc.stream import open_samples
 
 Progress = Callable[[int, int], None]
 Levels = dict[str, int]
@@ -66,7 +66,7 @@ class Search:
 
     Args:
         source: the ONNX file of the network.
-        calibration: an ``.npz`` of inputs; labels are not needed.
+        calibration: inputs (`pascalc.stream`); labels are not needed.
         batch: samples a run.
         progress: called with (samples done, samples in all).
 
