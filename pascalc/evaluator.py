@@ -22,6 +22,7 @@ from pascalc.rates import network_spike_rate
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
 from pascalc.stream import Batch, open_samples
+from pascalc.workers import working
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def evaluate(
     batch: int = 16,
     kernels: Literal["native", "numpy"] = "native",
     threads: int | None = None,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Run a network, source or compiled, on data.
@@ -82,6 +85,8 @@ def evaluate(
         batch: samples a run.
         kernels: what computes the neurons, see :class:`pascalc.runtime.InferenceSession`.
         threads: threads of onnxruntime; by default one for each core.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -89,13 +94,14 @@ def evaluate(
     """
     model = distinct(load(path))
     samples = open_samples(data, model, limit)
-    plain = to_bytes(model) if model.rewritten else Path(path)
+    plain = to_bytes(model) if model.rewritten else Path(path).absolute() if workers or dask else Path(path)
     found, names = _with_counts(model)
     work = _Evaluating(
         plain, kernels, to_bytes(model) if found else None, tuple(names), tuple(n.unit for n in found), data
     )
     del model  # and its weights
-    total = fold(work, samples, batch, threads=threads, progress=progress)
+    with working(workers, dask, data) as pool:
+        total = fold(work, samples, batch, threads=threads, progress=progress, pool=pool)
     return Evaluation(
         samples=len(samples),
         top1=None if samples.labels is None else total.correct / len(samples),

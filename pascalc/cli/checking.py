@@ -10,7 +10,16 @@ from typing import Any
 import click
 
 from pascalc.cli.group import Command
-from pascalc.cli.options import FILE, OUTPUT, Positive, batch_option, data_option, json_option, limit_option
+from pascalc.cli.options import (
+    FILE,
+    OUTPUT,
+    Positive,
+    batch_option,
+    data_option,
+    json_option,
+    limit_option,
+    workers_options,
+)
 from pascalc.cli.output import macs, progress_bar, show
 from pascalc.files import printable, write_atomically
 from pascalc.passes import SCHEDULES
@@ -33,6 +42,7 @@ _SHOWN = 20
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Of the random levels; another one each time.")
 @limit_option
 @batch_option
+@workers_options
 @json_option
 def verify_command(
     model: Path,
@@ -42,6 +52,8 @@ def verify_command(
     seed: int | None,
     limit: int | None,
     batch: int,
+    workers: int | None,
+    dask: str | None,
     json_file: str | None,
 ) -> None:
     """Check that OUT.onnx is the network MODEL.onnx, on data and random levels; exit status 1 if it is not."""
@@ -49,7 +61,16 @@ def verify_command(
 
     with progress_bar("verifying") as progress:
         result = verify(
-            model, compiled, data, limit=limit, batch=batch, trust=not no_trust, seed=seed, progress=progress
+            model,
+            compiled,
+            data,
+            limit=limit,
+            batch=batch,
+            trust=not no_trust,
+            seed=seed,
+            workers=workers,
+            dask=dask,
+            progress=progress,
         )
     rows = [
         (
@@ -131,6 +152,7 @@ def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | Non
 @data_option
 @limit_option
 @batch_option
+@workers_options
 @click.option(
     "--kernels",
     type=click.Choice(["native", "numpy"]),
@@ -139,12 +161,23 @@ def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | Non
     help="What computes the neurons: onnxruntime's kernels, or the NumPy library.",
 )
 @json_option
-def eval_command(model: Path, data: Path, limit: int | None, batch: int, kernels: Any, json_file: str | None) -> None:
+def eval_command(
+    model: Path,
+    data: Path,
+    limit: int | None,
+    batch: int,
+    workers: int | None,
+    dask: str | None,
+    kernels: Any,
+    json_file: str | None,
+) -> None:
     """Accuracy, spike rates and time of a network, source or compiled."""
     from pascalc.evaluator import evaluate
 
     with progress_bar("evaluating") as progress:
-        result = evaluate(model, data, limit=limit, batch=batch, kernels=kernels, progress=progress)
+        result = evaluate(
+            model, data, limit=limit, batch=batch, kernels=kernels, workers=workers, dask=dask, progress=progress
+        )
     rows = [(x.name, x.levels, x.steps_out, x.neurons, f"{x.spike_rate:.3f}") for x in result.layers]
     accuracy = "no labels" if result.top1 is None else f"accuracy {result.top1:.2%}"
     text = f"{result.samples} samples: {accuracy}, {result.seconds / result.samples * 1e3:.2f} ms a sample"
@@ -189,6 +222,7 @@ def inspect_command(model: Path, json_file: str | None) -> None:
 @click.option("--html", "html_file", type=OUTPUT, metavar="OUT.html", help="Write the report with plots, in one file.")
 @limit_option
 @batch_option
+@workers_options
 @json_option
 def report_command(
     model: Path,
@@ -197,13 +231,17 @@ def report_command(
     html_file: Path | None,
     limit: int | None,
     batch: int,
+    workers: int | None,
+    dask: str | None,
     json_file: str | None,
 ) -> None:
     """Operations, spikes, effective time steps and energy of SNN.onnx, layer by layer."""
     from pascalc.reporter import html, report, text
 
     with progress_bar("measuring") as progress:
-        result = report(model, data, plan=plan_file, limit=limit, batch=batch, progress=progress)
+        result = report(
+            model, data, plan=plan_file, limit=limit, batch=batch, workers=workers, dask=dask, progress=progress
+        )
     if html_file is not None:
         write_atomically(html_file, [printable(html(result)).encode()])
     show(text(result), result.to_json(), json_file)

@@ -62,6 +62,20 @@ json_option = click.option(
 )
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first N samples.", metavar="N")
 batch_option = click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Samples a run.")
+
+
+def workers_options(command: Any) -> Any:
+    """The options of commands whose data several processes can share."""
+    for option in (
+        click.option("--dask", metavar="ADDRESS", help="Share the data among the workers of this Dask scheduler."),
+        click.option(
+            "--workers", type=click.IntRange(min=1), metavar="N", help="Share the data among N processes of one thread."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 data_option = click.option(
     "--data",
     type=FILE,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pascalc import pipeline
 from pascalc.answers import agreeing, answers, scores
 from pascalc.errors import CompileError
-from pascalc.folding import Progress, fold
+from pascalc.folding import Pool, Progress, fold
 from pascalc.graph import Array, Model, sweep
 from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import Neuron, neurons
@@ -75,6 +75,7 @@ class AdjustableNetwork:
 
     Args:
         source: the ONNX file of a network with QCFS activations.
+        threads: threads of onnxruntime; by default one for each core.
 
     Attributes:
         output: the name of the first output, which is looked at.
@@ -87,7 +88,7 @@ class AdjustableNetwork:
         CompileError: the file cannot be read, or has no QCFS activation.
     """
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(self, source: str | Path, threads: int | None = None) -> None:
         model = load(source)
         self.output = model.interface_outputs[0].name
         pipeline.run(model, ANALYSIS)
@@ -97,8 +98,12 @@ class AdjustableNetwork:
         self.thresholds = {layer.name: layer.threshold for layer in layers}
         self.phi = {layer.name: layer.phi for layer in layers}
         make_adjustable(model)
-        self._session = InferenceSession(to_bytes(model))
-        self._source = Path(source)
+        self._session = InferenceSession(to_bytes(model), threads=threads)
+        self._source, self._threads = Path(source), threads
+
+    def __reduce__(self) -> tuple[type[AdjustableNetwork], tuple[Path, int]]:
+        """For a worker, which has one thread."""
+        return AdjustableNetwork, (self._source.absolute(), 1)
 
     def run(self, feeds: Mapping[str, Array], setting: Setting) -> Array:
         """The network's first output for a batch."""
@@ -116,7 +121,7 @@ class AdjustableNetwork:
         used = {t.name for node in model.graph.nodes for t in node.inputs} | {tensor.name}
         model.graph.inputs[:] = [t for t in model.graph.inputs if t.name in used]
         model.interface_inputs[:] = [v for v in model.interface_inputs if v.name in used]
-        session = InferenceSession(to_bytes(model))
+        session = InferenceSession(to_bytes(model), threads=self._threads)
         wanted = {value.name for value in session.inputs}
 
         def run(feeds: Mapping[str, Array], setting: Setting) -> Array:
@@ -143,6 +148,7 @@ def effects(
     *,
     batch: int = 64,
     progress: Progress | None = None,
+    pool: Pool | None = None,
 ) -> list[Effect]:
     """What settings do, in one pass over the samples; memory does not grow with their number.
 
@@ -152,11 +158,12 @@ def effects(
         settings: the settings; ``Setting()`` is the source itself.
         batch: samples a run.
         progress: called with (samples done, samples in all).
+        pool: the workers that do it; None for this process.
 
     Raises:
         CompileError: the data is damaged.
     """
-    total = fold(_Comparing(network, tuple(settings)), samples, batch, progress=progress)
+    total = fold(_Comparing(network, tuple(settings)), samples, batch, progress=progress, pool=pool)
     return [one.effect() for one in total.totals]
 
 

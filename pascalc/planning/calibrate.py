@@ -27,13 +27,20 @@ from pascalc.planning.adjustable import planned_neurons
 from pascalc.planning.explicit import expose_counts
 from pascalc.runtime import InferenceSession
 from pascalc.stream import Batch, open_samples
+from pascalc.workers import working
 
 #: Above so many levels one pass of numpy.bincount is cheaper than a comparison for each level.
 _MOST_COMPARISONS = 32
 
 
 def measure(
-    source: str | Path, calibration: str | Path, *, batch: int = 64, progress: Progress | None = None
+    source: str | Path,
+    calibration: str | Path,
+    *,
+    batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
+    progress: Progress | None = None,
 ) -> Histograms:
     """Count how often every QCFS layer of a network emits each of its levels 0..L.
 
@@ -41,6 +48,8 @@ def measure(
         source: the ONNX file of the network.
         calibration: inputs (`pascalc.stream`).
         batch: samples a run.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Returns:
@@ -57,7 +66,8 @@ def measure(
     names = expose_counts(model)
     work = _Counting(to_bytes(model), tuple(names), tuple(layer.levels for layer in layers))
     del model  # and its weights
-    total = fold(work, samples, batch, progress=progress)
+    with working(workers, dask, calibration) as pool:
+        total = fold(work, samples, batch, progress=progress, pool=pool)
     return {layer.name: Histogram(counts) for layer, counts in zip(layers, total.counts, strict=True)}
 
 

@@ -22,7 +22,7 @@ from operator import add
 import numpy as np
 import numpy.typing as npt
 
-from pascalc.folding import Progress, fold
+from pascalc.folding import Pool, Progress, fold
 from pascalc.passes.apply_correction import ApplyCorrection
 from pascalc.planning.adjustable import AdjustableNetwork, Setting, effects
 from pascalc.stream import Batch, SampleStream
@@ -100,6 +100,7 @@ def fit(
     *,
     batch: int = 64,
     progress: Progress | None = None,
+    pool: Pool | None = None,
 ) -> Correction:
     """Find the shifts and thresholds that bring a requantised network nearest to its source.
 
@@ -109,6 +110,7 @@ def fit(
         levels: L of the activations that change, by label.
         batch: samples a run.
         progress: called with (layers done, layers in all).
+        pool: the workers that do it; None for this process.
 
     Returns:
         The levels with thresholds and shifts for every layer, each ``[C, 1, ...]``; or without, where no correction
@@ -122,7 +124,7 @@ def fit(
     found = dict.fromkeys(METHODS, plain)
     for done, label in enumerate(network.labels, 1):
         scale = network.thresholds[label].astype(np.float64)
-        shape, tables = _observe(network, fitted, list(found.values()), label, batch)
+        shape, tables = _observe(network, fitted, list(found.values()), label, batch, pool)
         for (name, method), table in zip(METHODS.items(), tables, strict=True):
             shift, theta = method(table, plain.levels[label], network.phi[label])
             found[name] = replace(
@@ -133,7 +135,7 @@ def fit(
         if progress is not None:
             progress(done, len(network.labels))
     found["none"] = plain
-    measured = effects(network, held_out, list(found.values()), batch=batch)
+    measured = effects(network, held_out, list(found.values()), batch=batch, pool=pool)
     if any(effect.divergence is None for effect in measured):
         return Correction(plain, "none")
     best = min(zip(measured, found, strict=True), key=lambda pair: pair[0].divergence or 0.0)[1]
@@ -141,10 +143,15 @@ def fit(
 
 
 def _observe(
-    network: AdjustableNetwork, samples: SampleStream, settings: Sequence[Setting], label: str, batch: int
+    network: AdjustableNetwork,
+    samples: SampleStream,
+    settings: Sequence[Setting],
+    label: str,
+    batch: int,
+    pool: Pool | None,
 ) -> tuple[tuple[int, ...], list[_Table]]:
     """One pass over the samples; the shape of a value for every channel, and a table for each setting."""
-    total = fold(_Observing(network, tuple(settings), label), samples, batch)
+    total = fold(_Observing(network, tuple(settings), label), samples, batch, pool=pool)
     return total.shape, list(total.tables)
 
 

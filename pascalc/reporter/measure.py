@@ -10,7 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from pascalc.folding import Progress, fold
+from pascalc.folding import Pool, Progress, fold
 from pascalc.graph import Array, Model
 from pascalc.layers import LayerNode
 from pascalc.modelfile import to_bytes
@@ -39,7 +39,12 @@ class Measurement:
 
 
 def measure(
-    model: Model, layers: Sequence[LayerNode], data: SampleStream, batch: int, progress: Progress | None
+    model: Model,
+    layers: Sequence[LayerNode],
+    data: SampleStream,
+    batch: int,
+    progress: Progress | None = None,
+    pool: Pool | None = None,
 ) -> Measurement:
     """Run the network step by step.
 
@@ -49,6 +54,7 @@ def measure(
         data: inputs. What fills up the last batch of a network of a fixed batch is not counted.
         batch: samples a run.
         progress: called with (samples done, samples in all).
+        pool: the workers that do it; None for this process.
 
     Raises:
         CompileError: the data does not fit the network.
@@ -56,7 +62,7 @@ def measure(
     read = {layer.source.name: layer for layer in layers if layer.spiking}
     wanted = [output for layer in read.values() for output in _count_entries(model, layer.source)]
     work = _Counting(to_bytes(model), tuple(wanted), data.fixed_batch)
-    total = fold(work, data, batch, progress=progress)
+    total = fold(work, data, batch, progress=progress, pool=pool)
     trains = work.session(None).trace(next(data.batches(1)).feeds)
     return Measurement(
         samples=len(data),

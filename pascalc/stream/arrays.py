@@ -6,7 +6,7 @@ import zipfile
 from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import prod
 from pathlib import Path
@@ -51,6 +51,10 @@ class Stored:
         stack.callback(reader.close)
         return reader.take
 
+    def absolute(self) -> Stored:
+        """The same with absolute paths."""
+        return replace(self, shards=tuple(Shard(shard.path.absolute(), shard.samples) for shard in self.shards))
+
     def path(self, number: int) -> Path:
         """The file that holds a sample."""
         return self.shards[self._place(number)].path
@@ -73,6 +77,10 @@ class Held:
     def open(self, stack: ExitStack) -> Take:
         """Begin at the first sample."""
         return lambda wanted: self.array[wanted.start : wanted.stop : wanted.step]
+
+    def absolute(self) -> Held:
+        """The same."""
+        return self
 
     def path(self, number: int) -> None:
         """No file."""

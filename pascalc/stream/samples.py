@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +59,13 @@ class SampleStream:
     def __len__(self) -> int:
         return len(self.taken)
 
+    def absolute(self) -> SampleStream:
+        """The same with absolute paths, for another process."""
+        inputs = tuple((name, key, array.absolute()) for name, key, array in self.inputs)
+        labels = None if self.labels is None else self.labels.absolute()
+        file = None if self.file is None else self.file.absolute()
+        return replace(self, file=file, inputs=inputs, labels=labels)
+
     def every(self, step: int, offset: int = 0) -> SampleStream:
         """Every ``step``-th of these samples, from number ``offset`` on.
 
@@ -99,7 +106,7 @@ class SampleStream:
         check_batch(size)
         return self.fixed_batch or size
 
-    def batches(self, size: int, within: range | None = None) -> Iterator[Batch]:
+    def batches(self, size: int, within: range | None = None) -> Generator[Batch]:
         """Batches of ``size`` samples.
 
         A network of a fixed batch gets batches of that size; the last one is filled up with its last sample.

@@ -15,7 +15,7 @@ from pascalc import ops, pipeline
 from pascalc.answers import agreeing
 from pascalc.errors import CompileError
 from pascalc.files import read_bytes
-from pascalc.folding import Progress, results
+from pascalc.folding import Pool, Progress, results
 from pascalc.graph import Array, Model, is_ours
 from pascalc.metadata import LEVELS, source_is
 from pascalc.modelfile import load
@@ -31,6 +31,7 @@ from pascalc.verifier.outputs import Answers
 from pascalc.verifier.pairing import Pairing, is_random, pair
 from pascalc.verifier.record import Verification
 from pascalc.verifier.watch import Watched, counts_of, watch
+from pascalc.workers import check_sharing, working
 
 #: Random inputs where there is no data, and the batch sizes in which random levels are tried.
 RANDOM_SAMPLES = 32
@@ -58,6 +59,8 @@ def verify(
     threads: int | None = None,
     trust: bool = True,
     seed: int | None = None,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Check that a compiled network is its source network.
@@ -72,12 +75,15 @@ def verify(
         trust: take the source at the levels that the file says that it was compiled to, where these differ from its
             own; otherwise they are a fault.
         seed: of the random levels and inputs; by default another one each time, so that no file can be made to pass.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Raises:
         CompileError: a file cannot be read, the data does not fit, the source cannot be run, or the files are not of
             the same network at all.
     """
+    check_sharing(workers, dask, data)
     known = load(source)
     samples = None if data is None else open_samples(data, known, limit)
     for what, number, least in (("samples a run", batch, 1), ("number of samples", limit, 1), ("seed", seed, 0)):
@@ -108,7 +114,9 @@ def verify(
         networks = SourceNetworks(Path(source), written, known, found, threads)
         del known
         run = _Run(networks, CompiledNetworks(Path(compiled), found, threads), found, result)
-        run.on_data(_Checking(Path(source), Path(compiled), trust, run), samples, batch, progress)
+        work = _Checking(Path(source).absolute(), Path(compiled).absolute(), trust, run)
+        with working(workers, dask, data) as pool:
+            run.on_data(work, samples, batch, progress, pool)
         run.on_random_levels(samples, batch, chance, open_sizes, free_batch)
     return result
 
@@ -196,7 +204,8 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Checking:
-    """The comparison on data: by ``run``, where it is in this process, else by one that is made of the files."""
+    """The comparison on data: by ``run``, where it is in this process, else by one that is made of the files, which is
+    a worker's."""
 
     source: Path
     compiled: Path
@@ -227,10 +236,12 @@ class _Run:
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
-    def on_data(self, work: _Checking, data: SampleStream, batch: int, progress: Progress | None) -> None:
+    def on_data(
+        self, work: _Checking, data: SampleStream, batch: int, progress: Progress | None, pool: Pool | None
+    ) -> None:
         """The files as they are, batch by batch."""
         total = self.result.take()
-        for found in results(work, data, batch, threads=self.result.threads, progress=progress):
+        for found in results(work, data, batch, threads=self.result.threads, progress=progress, pool=pool):
             total.add(found.record)
             if not found.goes_on:
                 break
