@@ -62,7 +62,7 @@ def working(workers: int | None, dask: str | None, data: str | Path | None) -> I
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=":0",
+                dashboard_address="127.0.0.1:0",
                 memory_limit=0,
                 silence_logs=logging.CRITICAL,  # a worker that is lost is no news: its tasks run again
             )

@@ -57,7 +57,7 @@ def cluster() -> Iterator[distributed.LocalCluster]:
     with distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,
-        dashboard_address=":0",
+        dashboard_address="127.0.0.1:0",
         memory_limit=0,
         silence_logs=logging.CRITICAL,
     ) as made:
@@ -312,7 +312,7 @@ def test_no_scheduler(address: str, folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_scheduler_without_workers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_PATIENCE", 1)
     with (
-        distributed.LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=logging.CRITICAL) as empty,
+        distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL) as empty,
         pytest.raises(CompileError, match="has no workers"),
     ):
         pascalc.evaluate(folder / "free.onnx", folder / "data.npz", dask=empty.scheduler_address)

@@ -107,7 +107,8 @@ class Verification:
     Attributes:
         data: whether the samples are data; else they are random.
         probes: samples with random levels in every layer, and ``batch_sizes``: those they were run in. ``threads``: of
-            onnxruntime, None for as many as there are cores. Nothing is said of others. ``seed``: of what was random.
+            onnxruntime in this process, None for as many as there are cores; a worker has one. Nothing is said of
+            others. ``seed``: of what was random.
         source_recorded: whether the compiled file says that it was made from this source file; None if it says nothing.
         trusted: what was taken from the compiled file's own word.
         answers_compared: samples in which no count differs, so that the two files' real outputs had to agree.
