@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pascalc.errors import CompileError
@@ -57,18 +58,15 @@ def working(workers: int | None, dask: str | None, data: str | Path | None) -> I
             "Dask, which runs workers, is not installed", hint="Install it: pip install 'pascalc[distributed]'."
         ) from error
     with ExitStack() as stack:
-        if dask is None:
-            cluster = distributed.LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address="127.0.0.1:0",
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,  # a worker that is lost is no news: its tasks run again
-            )
-            client = stack.enter_context(distributed.Client(stack.enter_context(cluster)))
-        else:
-            client = stack.enter_context(_connected(dask))
+        cluster = stack.enter_context(_started(distributed, workers)) if dask is None else dask
+        try:
+            client = stack.enter_context(distributed.Client(cluster, timeout=_PATIENCE))
+        except (OSError, ValueError) as error:
+            raise CompileError(f"no Dask scheduler answers at {dask}: {error}") from error
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError as error:
+            raise CompileError(f"the Dask scheduler at {dask} has no workers") from error
         yield Workers(client)
 
 
@@ -86,20 +84,22 @@ def check_sharing(workers: int | None, dask: str | None, data: str | Path | None
         raise CompileError("there is no data for workers to share", hint="Give data, or no workers.")
 
 
-@contextmanager
-def _connected(address: str) -> Iterator[Client]:
-    from distributed import Client
-
+def _started(distributed: ModuleType, workers: int | None) -> Any:
+    """A cluster of so many processes on this machine."""
     try:
-        client = Client(address, timeout=_PATIENCE)
-    except (OSError, ValueError) as error:
-        raise CompileError(f"no Dask scheduler answers at {address}: {error}") from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_PATIENCE)
-        except TimeoutError as error:
-            raise CompileError(f"the Dask scheduler at {address} has no workers") from error
-        yield client
+        return distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",  # any port that is free
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,  # a worker that is lost is no news: its tasks run again
+        )
+    except RuntimeError as error:
+        raise CompileError(
+            f"the workers do not start: {error}",
+            hint="A script starts them under `if __name__ == '__main__':`, since each of them imports the script.",
+        ) from error
 
 
 class Workers:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -316,6 +317,17 @@ def test_a_scheduler_without_workers(folder: Path, monkeypatch: pytest.MonkeyPat
         pytest.raises(CompileError, match="has no workers"),
     ):
         pascalc.evaluate(folder / "free.onnx", folder / "data.npz", dask=empty.scheduler_address)
+
+
+def test_a_script_that_starts_workers_without_a_guard(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import pascalc\npascalc.evaluate({str(folder / 'free.onnx')!r}, {str(folder / 'data.npz')!r}, workers=1)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "CompileError: the workers do not start: " in done.stderr
+    assert "under `if __name__ == '__main__':`" in done.stderr
 
 
 # --- records that add up ----------------------------------------------------------------------------------------------
