@@ -18,6 +18,7 @@ from pascalc.modelfile import load
 from pascalc.planning import planner
 from pascalc.planning.calibrate import measure
 from pascalc.stream import SampleStream, hold, open_samples
+from pascalc.verifier.chance import disturbed
 from tests.helpers import loaded
 from tests.small_networks import Builder, images, linear_network, residual_network, rows, write
 
@@ -188,6 +189,42 @@ def test_memory_does_not_grow_with_the_data(save: Callable[..., None], tmp_path:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 2**18  # the larger one has 2 MiB
+
+
+@pytest.mark.parametrize("command", ["eval", "verify", "report"])
+def test_what_commands_remember_does_not_grow(command: str, tmp_path: Path) -> None:
+    source = write(linear_network(), tmp_path / "model.onnx")
+    pascalc.compile(source, tmp_path / "snn.onnx")
+    run: dict[str, Callable[[Path], Any]] = {
+        "eval": lambda data: pascalc.evaluate(tmp_path / "snn.onnx", data, batch=256),
+        "verify": lambda data: pascalc.verify(source, tmp_path / "snn.onnx", data, batch=256, seed=0),
+        "report": lambda data: pascalc.report(tmp_path / "snn.onnx", data, batch=256),
+    }
+    peaks = []
+    for count in (2**11, 2**11, 2**14):  # the first one loads what stays
+        np.savez(tmp_path / "data.npz", x=rows(count), y=np.zeros(count, int))
+        tracemalloc.start()
+        run[command](tmp_path / "data.npz")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < peaks[1] + 2**17  # the larger one has 336 KiB more
+
+
+def test_random_levels_are_tried_on_the_first_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(linear_network(), tmp_path / "model.onnx")
+    pascalc.compile(source, tmp_path / "snn.onnx")
+    asked = []
+    monkeypatch.setattr("pascalc.verifier.run.KEPT_SAMPLES", 3)
+    monkeypatch.setattr(
+        "pascalc.verifier.run.disturbed", lambda values, chance: asked.append(values) or disturbed(values, chance)
+    )
+    x = rows(50)
+    for name, last in (("a", 1), ("b", 2)):  # what comes behind makes no difference to what is drawn
+        np.savez(tmp_path / f"{name}.npz", x=np.concatenate([x, last * rows(50)]))
+        assert pascalc.verify(source, tmp_path / "snn.onnx", tmp_path / f"{name}.npz", seed=3).equivalent
+    half = len(asked) // 2
+    assert all(np.array_equal(a, b) for a, b in zip(asked[:half], asked[half:], strict=True))
+    assert {row.tobytes() for row in asked[0]} <= {row.tobytes() for row in x[:3]}
 
 
 def test_damage_in_what_is_left_out_is_found(tmp_path: Path) -> None:

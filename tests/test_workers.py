@@ -100,12 +100,11 @@ PLANS: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("data", ["data.npz", "packed.npz", "data.npy", "shards"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_two_workers_give_what_one_process_gives(command: str, data: str, folder: Path, address: str) -> None:
-    for name in ("free", "fixed"):
-        for batch in (3, 16):
-            run = COMMANDS[command]
-            assert run(folder, name, folder / data, batch=batch, dask=address) == run(
-                folder, name, folder / data, batch=batch
-            )
+    run = COMMANDS[command]
+    for name, batch in (("free", 3), ("fixed", 16)):
+        assert run(folder, name, folder / data, batch=batch, dask=address) == run(
+            folder, name, folder / data, batch=batch
+        )
 
 
 @pytest.mark.parametrize("command", PLANS)
