@@ -45,7 +45,7 @@ class Evaluation:
         samples: how many samples there were.
         top1: the share of samples whose class, by the first output (`pascalc.answers`), is the label; None without
             labels.
-        seconds: wall time of the network itself over all samples, without tracing.
+        seconds: wall time of the network itself over all samples, without tracing; of workers the sum.
         layers: spike rates; in a source network those that its QCFS levels stand for.
     """
 
