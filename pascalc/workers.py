@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pascalc.errors import CompileError
@@ -58,7 +57,7 @@ def working(workers: int | None, dask: str | None, data: str | Path | None) -> I
             "Dask, which runs workers, is not installed", hint="Install it: pip install 'pascalc[distributed]'."
         ) from error
     with ExitStack() as stack:
-        cluster = stack.enter_context(_started(distributed, workers)) if dask is None else dask
+        cluster = stack.enter_context(local_cluster(workers)) if dask is None else dask
         try:
             client = stack.enter_context(distributed.Client(cluster, timeout=_PATIENCE))
         except (OSError, ValueError) as error:
@@ -84,22 +83,34 @@ def check_sharing(workers: int | None, dask: str | None, data: str | Path | None
         raise CompileError("there is no data for workers to share", hint="Give data, or no workers.")
 
 
-def _started(distributed: ModuleType, workers: int | None) -> Any:
-    """A cluster of so many processes on this machine."""
-    try:
-        return distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",  # any port that is free
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,  # a worker that is lost is no news: its tasks run again
-        )
-    except RuntimeError as error:
-        raise CompileError(
-            f"the workers do not start: {error}",
-            hint="A script starts them under `if __name__ == '__main__':`, since each of them imports the script.",
-        ) from error
+@contextmanager
+def local_cluster(workers: int | None) -> Iterator[Any]:
+    """A Dask cluster of so many processes on this machine.
+
+    Raises:
+        CompileError: they do not start.
+    """
+    import dask
+    import distributed
+
+    # a worker that is lost starts again, however long that takes on a busy machine
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"}):
+        try:
+            cluster = distributed.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",  # any port that is free
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,  # that a worker is lost is no news: its tasks run again
+            )
+        except RuntimeError as error:
+            raise CompileError(
+                f"the workers do not start: {error}",
+                hint="A script starts them under `if __name__ == '__main__':`, since each of them imports the script.",
+            ) from error
+        with cluster:
+            yield cluster
 
 
 class Workers:
@@ -131,8 +142,8 @@ class Workers:
         waiting = deque(self._submit(_part, opened, everything[start : start + share]) for start in everything[::share])
         while waiting:
             try:
-                found, error = waiting.popleft().result()
-            except (KilledWorker, CancelledError, FutureCancelledError, CommClosedError) as lost:
+                found, error = self._result(waiting.popleft())
+            except (KilledWorker, CancelledError, FutureCancelledError, CommClosedError, TimeoutError) as lost:
                 raise CompileError(
                     f"the workers were lost: {str(lost).partition(chr(10))[0]}",
                     hint="They may need more memory than there is: take fewer of them, or a smaller batch.",
@@ -140,6 +151,14 @@ class Workers:
             yield from found
             if error is not None:
                 raise _as_given(error, samples)
+
+    def _result(self, future: Any) -> Any:
+        """What a task gave, as long as there are workers."""
+        while True:
+            try:
+                return future.result(timeout=_PATIENCE)
+            except TimeoutError:
+                self._client.wait_for_workers(1, timeout=_PATIENCE)
 
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         with warnings.catch_warnings():  # a network may be large, and is sent to each worker once

@@ -55,19 +55,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[distributed.LocalCluster]:
     """Two workers."""
-    with distributed.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        dashboard_address="127.0.0.1:0",
-        memory_limit=0,
-        silence_logs=logging.CRITICAL,
-    ) as made:
+    with workers.local_cluster(2) as made:
         yield made
 
 
 @pytest.fixture
 def address(cluster: distributed.LocalCluster) -> str:
-    cluster.wait_for_workers(2)  # after a test that has killed one
+    cluster.wait_for_workers(2, timeout=60)  # after a test that has killed one
     return str(cluster.scheduler_address)
 
 
@@ -197,7 +191,7 @@ def test_a_worker_that_is_killed(command: str, folder: Path, cluster: distribute
     found = COMMANDS[command](folder, "free", folder / "data.npz", batch=2, dask=address, progress=kill)
     assert found == COMMANDS[command](folder, "free", folder / "data.npz", batch=2)
     assert seen == list(range(2, SAMPLES + 1, 2))
-    cluster.wait_for_workers(2)
+    cluster.wait_for_workers(2, timeout=60)
     assert running[0] not in pids(cluster)
 
 
@@ -258,9 +252,19 @@ def test_batches_that_a_killed_worker_has_done_are_done_again(
     assert len(set(ran)) == 100 < len(ran)
 
 
-def test_workers_that_are_lost_again_and_again(address: str, samples: SampleStream, tmp_path: Path) -> None:
-    with working(None, address, "data") as pool, pytest.raises(CompileError, match=r"the workers were lost: .* fewer"):
+def test_workers_that_are_lost_again_and_again(samples: SampleStream, tmp_path: Path) -> None:
+    with working(2, None, "data") as pool, pytest.raises(CompileError, match=r"the workers were lost: .* fewer"):
         fold(Slow(tmp_path / "log", deadly=True), samples, 200, pool=pool)
+
+
+def test_workers_that_are_gone(samples: SampleStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_PATIENCE", 5)
+    with workers.local_cluster(1) as one, working(None, one.scheduler_address, "data") as pool:
+        found = results(Slow(tmp_path / "log"), samples, 2, pool=pool)
+        assert next(found) == [0, 1]
+        one.scale(0)
+        with pytest.raises(CompileError, match="the workers were lost"):
+            list(found)
 
 
 def test_data_that_workers_do_not_find(address: str, samples: SampleStream, tmp_path: Path) -> None:
