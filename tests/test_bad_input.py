@@ -431,6 +431,8 @@ def test_a_report_that_would_overwrite_an_input(model: Path, tmp_path: Path) -> 
         ["inspect", model, "--json", model],
         ["eval", model, "--data", tmp_path / "data.npz", "--json", tmp_path / "data.npz"],
         ["verify", model, model, "--data", tmp_path / "data.npz", "--json", model],
+        ["eval", model, "--data", tmp_path, "--json", tmp_path / "data.npz"],
+        ["eval", model, "--data", tmp_path, "--json", tmp_path / "new.npz"],
     ):
         assert "the report would overwrite" in refused(*arguments)
     assert model.read_bytes() == content
@@ -553,13 +555,14 @@ _NAN = np.where(np.arange(24).reshape(4, 6) == 8, np.float32(np.nan), _X)
 BAD_DATA: dict[str, tuple[bytes, str]] = {
     "text": (b"x,y\n1,2\n", "not an .npz of plain arrays"),
     "empty": (b"", "not an .npz of plain arrays"),
-    "one array": (_npy(_X), "this is a single NumPy array (.npy), not an .npz of plain arrays"),
+    "one array of objects": (_npy(np.array([{}, None], object)), "it is not a .npy of plain numbers"),
+    "one torn array": (_npy(_X)[:140], "the data is truncated"),
     "truncated": (_npz(x=_X)[:150], "not an .npz of plain arrays"),
-    "corrupt": (_corrupt(), "not an .npz of plain arrays"),
+    "corrupt": (_corrupt(), "the data is damaged"),
     "pickled": (_npz(x=np.array([{}, None], object)), "not an .npz of plain arrays"),
     "no arrays": (_zip(), "no array for the input 'x' (the file has none)"),
     "no array of the format": (_zip(x=b"1, 2, 3"), "'x' is not an array"),
-    "array without data": (_zip(x=_npy(_X)[:130]), "not an .npz of plain arrays"),
+    "array without data": (_zip(x=_npy(_X)[:130]), "the data is truncated"),
     "other name": (_npz(images=_X, y=np.zeros(4, int)), "no array for the input 'x' (the file has images, y)"),
     "float64": (_npz(x=_X.astype(np.float64)), "'x' is float64, but the input 'x' wants float32"),
     "uint8": (_npz(x=_X.astype(np.uint8)), "'x' is uint8, but the input 'x' wants float32"),
@@ -590,14 +593,12 @@ def test_bad_data(case: str, model: Path, tmp_path: Path) -> None:
     assert expected in message
 
 
-@pytest.mark.parametrize("kind", ["missing", "directory"])
-def test_data_that_cannot_be_read(kind: str, model: Path, tmp_path: Path) -> None:
+def test_data_that_cannot_be_read(model: Path, tmp_path: Path) -> None:
     data = tmp_path / "data.npz"
-    if kind == "directory":
-        data.mkdir()
-    reason = {"missing": "No such file or directory", "directory": "Is a directory"}[kind]
     for command in (["eval", model], ["verify", model, model]):
-        assert f"{data}: the data cannot be read: {reason}." in refused(*command, "--data", data)
+        assert f"{data}: the data cannot be read: No such file or directory." in refused(*command, "--data", data)
+    data.mkdir()
+    assert f"{data}: the folder holds no .npz files." in refused("eval", model, "--data", data)
 
 
 def test_data_damaged_anywhere(model: Path, tmp_path: Path) -> None:

@@ -227,7 +227,8 @@ def test_a_root_within_the_bound_is_no_difference_and_one_beyond_is() -> None:
 
 def test_what_follows_from_a_root_is_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights off by so much that counts flip: the flips of the layer itself are roots, those behind follow."""
-    monkeypatch.setattr("pascalc.verifier.compare.MAX_ROOTS_SHOWN", 100)
+    for module in ("compare", "record"):
+        monkeypatch.setattr(f"pascalc.verifier.{module}.MAX_ROOTS_SHOWN", 100)
     source = write(residual_network(), tmp_path / "model.onnx")
     pascalc.compile(source, tmp_path / "out.onnx")
     model = onnx.load(tmp_path / "out.onnx")

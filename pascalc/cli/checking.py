@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pascalc.cli.group import Command
-from pascalc.cli.options import FILE, OUTPUT, Positive, batch_option, data_option, json_option, limit_option
+from pascalc.cli.options import (
+    FILE,
+    OUTPUT,
+    Positive,
+    batch_option,
+    data_option,
+    json_option,
+    limit_option,
+    workers_options,
+)
 from pascalc.cli.output import macs, progress_bar, show
 from pascalc.files import printable, write_atomically
 from pascalc.ops import Pasc
@@ -27,11 +36,17 @@ _SHOWN = 20
 @click.command("verify", cls=Command)
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
 @click.argument("compiled", type=FILE, metavar="OUT.onnx")
-@click.option("--data", type=FILE, metavar="DATA.npz", help="x: inputs; without it, random inputs.")
+@click.option(
+    "--data",
+    type=FILE,
+    metavar="DATA",
+    help="An .npz (x: inputs), a .npy, or a folder of .npz shards; without it, random inputs.",
+)
 @click.option("--no-trust", is_flag=True, help="Other levels than the source's are a fault, whatever OUT.onnx says.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Of the random levels; another one each time.")
 @limit_option
 @batch_option
+@workers_options
 @json_option
 def verify_command(
     model: Path,
@@ -41,6 +56,8 @@ def verify_command(
     seed: int | None,
     limit: int | None,
     batch: int,
+    workers: int | None,
+    dask: str | None,
     json_file: str | None,
 ) -> None:
     """Check that OUT.onnx is the network MODEL.onnx, on data and random levels; exit status 1 if it is not."""
@@ -48,7 +65,16 @@ def verify_command(
 
     with progress_bar("verifying") as progress:
         result = verify(
-            model, compiled, data, limit=limit, batch=batch, trust=not no_trust, seed=seed, progress=progress
+            model,
+            compiled,
+            data,
+            limit=limit,
+            batch=batch,
+            trust=not no_trust,
+            seed=seed,
+            workers=workers,
+            dask=dask,
+            progress=progress,
         )
     rows = [
         (
@@ -144,6 +170,7 @@ def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | Non
 @data_option
 @limit_option
 @batch_option
+@workers_options
 @click.option(
     "--kernels",
     type=click.Choice(["native", "numpy"]),
@@ -152,12 +179,23 @@ def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | Non
     help="What computes the neurons: onnxruntime's kernels, or the NumPy library.",
 )
 @json_option
-def eval_command(model: Path, data: Path, limit: int | None, batch: int, kernels: Any, json_file: str | None) -> None:
+def eval_command(
+    model: Path,
+    data: Path,
+    limit: int | None,
+    batch: int,
+    workers: int | None,
+    dask: str | None,
+    kernels: Any,
+    json_file: str | None,
+) -> None:
     """Accuracy, spike rates and time of a network, source or compiled."""
     from pascalc.evaluator import evaluate
 
     with progress_bar("evaluating") as progress:
-        result = evaluate(model, data, limit=limit, batch=batch, kernels=kernels, progress=progress)
+        result = evaluate(
+            model, data, limit=limit, batch=batch, kernels=kernels, workers=workers, dask=dask, progress=progress
+        )
     rows = [(x.name, x.levels, x.steps_out, x.neurons, f"{x.spike_rate:.3f}") for x in result.layers]
     accuracy = "no labels" if result.top1 is None else f"accuracy {result.top1:.2%}"
     text = f"{result.samples} samples: {accuracy}, {result.seconds / result.samples * 1e3:.2f} ms a sample"
@@ -192,11 +230,17 @@ def inspect_command(model: Path, json_file: str | None) -> None:
 
 @click.command("report", cls=Command)
 @click.argument("model", type=FILE, metavar="SNN.onnx")
-@click.option("--data", type=FILE, metavar="DATA.npz", help="x: inputs; without it, spike rates are assumed.")
+@click.option(
+    "--data",
+    type=FILE,
+    metavar="DATA",
+    help="An .npz (x: inputs), a .npy, or a folder of .npz shards; without it, spike rates are assumed.",
+)
 @click.option("--plan", "plan_file", type=FILE, metavar="PLAN.json", help="The plan behind its levels, for the HTML.")
 @click.option("--html", "html_file", type=OUTPUT, metavar="OUT.html", help="Write the report with plots, in one file.")
 @limit_option
 @batch_option
+@workers_options
 @json_option
 def report_command(
     model: Path,
@@ -205,13 +249,17 @@ def report_command(
     html_file: Path | None,
     limit: int | None,
     batch: int,
+    workers: int | None,
+    dask: str | None,
     json_file: str | None,
 ) -> None:
     """Operations, spikes, effective time steps and energy of SNN.onnx, layer by layer."""
     from pascalc.reporter import html, report, text
 
     with progress_bar("measuring") as progress:
-        result = report(model, data, plan=plan_file, limit=limit, batch=batch, progress=progress)
+        result = report(
+            model, data, plan=plan_file, limit=limit, batch=batch, workers=workers, dask=dask, progress=progress
+        )
     if html_file is not None:
         write_atomically(html_file, [printable(html(result)).encode()])
     show(text(result), result.to_json(), json_file)

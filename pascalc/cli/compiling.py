@@ -23,6 +23,7 @@ from pascalc.cli.options import (
     json_option,
     levels_option,
     steps_option,
+    workers_options,
 )
 from pascalc.cli.output import macs, progress_bar, say, show
 from pascalc.files import write_atomically
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 @steps_option
 @correct_option
 @calib_option
+@workers_options
 @click.option("--dynamic-batch", is_flag=True, help="Make a batch size that the export fixed dynamic, if safe.")
 @click.option(
     "--save-ann", type=Output("the ANN"), metavar="FILE", help="Write the requantised network itself, for `verify`."
@@ -93,6 +95,8 @@ def compile_command(
     al_steps: float | None,
     correct: bool,
     calib: Path | None,
+    workers: int | None,
+    dask: str | None,
     dynamic_batch: bool,
     save_ann: Path | None,
     json_file: str | None,
@@ -101,8 +105,9 @@ def compile_command(
     from pascalc.compiler import compile_model
 
     asked = {"--plan": plan_file, "--al-clusters": al_clusters, "--al-budget": al_budget, "--al-steps": al_steps}
-    planned = _planned(model, asked, al_levels, calib, [], correct)
-    corrected = _corrected(model, planned, calib) if correct and planned is not None else None
+    dask = _shared(workers, dask, calib)
+    planned = _planned(model, asked, al_levels, calib, [], correct, dask)
+    corrected = _corrected(model, planned, calib, dask) if correct and planned is not None else None
     result = compile_model(
         model,
         output,
@@ -125,7 +130,7 @@ def compile_command(
     ]
     values = result.to_json()
     if planned is not None:
-        text, values["al"] = _plan_report(model, planned, calib, corrected)
+        text, values["al"] = _plan_report(model, planned, calib, corrected, dask)
         lines.insert(1, text + "\n")
     if not_spiking:
         lines.append(f"Computed, not spiking ({len(not_spiking)}): " + "; ".join(_some(not_spiking)))
@@ -147,6 +152,7 @@ def compile_command(
 @steps_option
 @correct_option
 @calib_option
+@workers_options
 @click.option(
     "--histograms",
     type=FILE,
@@ -166,16 +172,20 @@ def plan_command(
     al_steps: float | None,
     correct: bool,
     calib: Path | None,
+    workers: int | None,
+    dask: str | None,
     histograms: tuple[Path, ...],
     output: Path | None,
     json_file: str | None,
 ) -> None:
     """Plan the levels of every layer of MODEL.onnx."""
     asked = {"--al-clusters": al_clusters, "--al-budget": al_budget, "--al-steps": al_steps}
-    planned = _planned(model, asked, al_levels, calib, histograms, correct)
+    dask = _shared(workers, dask, calib)
+    planned = _planned(model, asked, al_levels, calib, histograms, correct, dask)
     if planned is None:
         raise click.UsageError("say how to choose the levels: --al-clusters N, --al-budget P% or --al-steps T")
-    text, values = _plan_report(model, planned, calib, _corrected(model, planned, calib) if correct else None)
+    corrected = _corrected(model, planned, calib, dask) if correct else None
+    text, values = _plan_report(model, planned, calib, corrected, dask)
     if output is not None:
         write_atomically(output, [planned.plan.to_json().encode()])
     show(text, {"plan": json.loads(planned.plan.to_json()), **values}, json_file)
@@ -183,18 +193,31 @@ def plan_command(
 
 @click.command("histogram", cls=Command)
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
-@click.option("--calib", type=FILE, metavar="DATA.npz", required=True, help="x: inputs to calibrate on.")
+@click.option(
+    "--calib", type=FILE, metavar="DATA", required=True, help="Inputs to calibrate on, as for --data of `eval`."
+)
 @click.option("-o", "--output", type=OUTPUT, metavar="H.json", required=True, help="Where the histograms go.")
 @batch_option
-def histogram_command(model: Path, calib: Path, output: Path, batch: int) -> None:
+@workers_options
+def histogram_command(
+    model: Path, calib: Path, output: Path, batch: int, workers: int | None, dask: str | None
+) -> None:
     """Count how often every layer of MODEL.onnx has each of its levels; histograms of shards can be added."""
     from pascalc.al import histograms
     from pascalc.planning import calibrate
 
     with progress_bar("counting") as progress:
-        counted = calibrate.measure(model, calib, batch=batch, progress=progress)
+        counted = calibrate.measure(model, calib, batch=batch, workers=workers, dask=dask, progress=progress)
     write_atomically(output, [histograms.to_json(counted).encode()])
     say(f"{output}: {len(counted)} layers, {sum(h.samples for h in counted.values())} activations")
+
+
+def _shared(workers: int | None, dask: str | None, calib: Path | None) -> str | None:
+    """The address of the Dask scheduler for all passes over the data of this command; None where none is asked for."""
+    from pascalc.workers import working
+
+    pool = click.get_current_context().with_resource(working(workers, dask, calib))
+    return None if pool is None else pool.address
 
 
 def _planned(
@@ -204,6 +227,7 @@ def _planned(
     calib: Path | None,
     histograms: Sequence[Path],
     correct: bool,
+    dask: str | None,
 ) -> Planned | None:
     """The plan that the options ask for, of which at most one may decide the levels; None where none does."""
     from pascalc.al.plan import Plan
@@ -226,24 +250,26 @@ def _planned(
         return planner.describe(model, Plan.read(value), None, f"read from {value.name}")
     with progress_bar("choosing levels") as progress:
         if option == "--al-clusters":
-            return planner.plan_by_metric(model, value, levels, calibration=calib, shards=histograms, progress=progress)
+            return planner.plan_by_metric(
+                model, value, levels, calibration=calib, shards=histograms, dask=dask, progress=progress
+            )
         if histograms or calib is None:
             raise click.UsageError(f"{option} measures on data: give --calib DATA.npz, not --histograms")
         if option == "--al-budget":
-            return planner.plan_by_budget(model, calib, value, correct=correct, progress=progress)
-        return planner.plan_by_steps(model, calib, value, progress=progress)
+            return planner.plan_by_budget(model, calib, value, correct=correct, dask=dask, progress=progress)
+        return planner.plan_by_steps(model, calib, value, dask=dask, progress=progress)
 
 
-def _corrected(model: Path, planned: Planned, calib: Path | None) -> Correction:
+def _corrected(model: Path, planned: Planned, calib: Path | None, dask: str | None) -> Correction:
     from pascalc.planning.planner import correct_levels
 
     assert calib is not None  # _planned has asked for it
     with progress_bar("correcting") as progress:
-        return correct_levels(model, calib, planned.levels, progress=progress)
+        return correct_levels(model, calib, planned.levels, dask=dask, progress=progress)
 
 
 def _plan_report(
-    model: Path, planned: Planned, calib: Path | None, corrected: Correction | None
+    model: Path, planned: Planned, calib: Path | None, corrected: Correction | None, dask: str | None
 ) -> tuple[str, dict[str, Any]]:
     """The plan as a table, what it does to the network, and both as values."""
     from pascalc.planning.planner import measure_effect
@@ -271,12 +297,12 @@ def _plan_report(
         lines.append("Requantising changes the function of the network.")
         if calib is not None:
             with progress_bar("measuring") as progress:
-                source, effect = measure_effect(model, calib, planned.levels, progress=progress)
+                source, effect = measure_effect(model, calib, planned.levels, dask=dask, progress=progress)
             values["effect"] = {"source": asdict(source), "plan": asdict(effect)}
             lines.append(_effect(source, effect, calib))
             if corrected is not None:
                 with progress_bar("measuring") as progress:
-                    _, effect = measure_effect(model, calib, planned.levels, corrected, progress=progress)
+                    _, effect = measure_effect(model, calib, planned.levels, corrected, dask=dask, progress=progress)
                 values["correction"] = {"method": corrected.method, **asdict(effect)}
                 lines.append(f"Corrected ({corrected.method}): {_effect(source, effect, calib)}")
         else:

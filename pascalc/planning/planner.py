@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pascalc.al import histograms
 from pascalc.al.histograms import Histograms
 from pascalc.al.plan import LayerPlan, Plan, make_plan
 from pascalc.errors import CompileError
+from pascalc.folding import Progress
 from pascalc.graph import Model
 from pascalc.modelfile import load
 from pascalc.passes import ANALYSIS
@@ -21,9 +22,8 @@ from pascalc.planning.calibrate import measure
 from pascalc.planning.correction import Correction
 from pascalc.planning.sensitivity import Search, check_budget, check_steps
 from pascalc.planning.steps import Steps, effective_steps
-from pascalc.planning.streaming import open_samples
-
-Progress = Callable[[int, int], None]
+from pascalc.stream import open_samples
+from pascalc.workers import check_sharing, working
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def plan_by_metric(
     calibration: str | Path | None = None,
     shards: Sequence[str | Path] = (),
     batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Planned:
     """Levels by the AL metric (PASCAL, section 3.3).
@@ -75,9 +77,11 @@ def plan_by_metric(
         source: the ONNX file of the network.
         clusters: the number of clusters, 1..number of layers.
         levels: the levels of each cluster from lowest to highest metric; default L, L/2, L/4, ...
-        calibration: an ``.npz`` of inputs to count levels on.
+        calibration: inputs to count levels on (`pascalc.stream`).
         shards: files of histograms, as `pascalc.histograms` has them, to be added; instead of ``calibration``.
         batch: samples a run.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -85,7 +89,7 @@ def plan_by_metric(
             clusters or levels do not fit the network.
     """
     counted, statistics = level_histograms(
-        source, calibration=calibration, shards=shards, batch=batch, progress=progress
+        source, calibration=calibration, shards=shards, batch=batch, workers=workers, dask=dask, progress=progress
     )
     try:
         plan = make_plan(counted, clusters, levels)
@@ -100,6 +104,8 @@ def level_histograms(
     calibration: str | Path | None = None,
     shards: Sequence[str | Path] = (),
     batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[Histograms, str]:
     """The level histograms of a network from the best source there is, and which one that was.
@@ -110,10 +116,11 @@ def level_histograms(
     Raises:
         CompileError: as `plan_by_metric`.
     """
+    check_sharing(workers, dask, calibration)
     if calibration is not None and shards:
         raise CompileError("calibration data and histograms were both given", hint="Give one of them.")
     if calibration is not None:
-        counted = measure(source, calibration, batch=batch, progress=progress)
+        counted = measure(source, calibration, batch=batch, workers=workers, dask=dask, progress=progress)
         return counted, f"measured on {Path(calibration).name}"
     model = load(source)
     levels = _levels(model)
@@ -175,16 +182,20 @@ def plan_by_budget(
     *,
     correct: bool = False,
     batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Planned:
     """The fewest effective time steps at which the network classifies nearly as its source, see ``sensitivity``.
 
     Args:
         source: the ONNX file of the network.
-        calibration: an ``.npz`` of inputs; labels are not needed.
+        calibration: inputs (`pascalc.stream`); labels are not needed.
         budget: the largest share of samples that may be classified otherwise, in [0, 1), on each half of the data.
         correct: measure plans with the correction that `pascalc.planning.correction.fit` finds for each.
         batch: samples a run.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all), for one pass after the other.
 
     Raises:
@@ -192,8 +203,9 @@ def plan_by_budget(
             does not classify.
     """
     check_budget(budget)
-    search = Search(source, calibration, batch=batch, progress=progress)
-    chosen = search.within(budget, correct=correct)
+    with working(workers, dask, calibration) as pool:
+        search = Search(source, calibration, batch=batch, progress=progress, pool=pool)
+        chosen = search.within(budget, correct=correct)
     statistics = (
         f"sensitivities measured on {Path(calibration).name}: at most {budget:.3g} of the classifications change on "
         f"{len(search.searched)} samples and on {len(search.held_out)} held out"
@@ -207,15 +219,19 @@ def plan_by_steps(
     steps: float,
     *,
     batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Planned:
     """The plan of least divergence from the source at given effective time steps (`pascalc.planning.sensitivity`).
 
     Args:
         source: the ONNX file of the network.
-        calibration: an ``.npz`` of inputs; labels are not needed.
+        calibration: inputs (`pascalc.stream`); labels are not needed.
         steps: the most effective time steps by the paper's estimator.
         batch: samples a run.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -223,7 +239,8 @@ def plan_by_steps(
             level in every layer takes more; the network does not classify.
     """
     check_steps(steps)
-    search = Search(source, calibration, batch=batch, progress=progress)
+    with working(workers, dask, calibration) as pool:
+        search = Search(source, calibration, batch=batch, progress=progress, pool=pool)
     statistics = f"sensitivities measured on {len(search.searched)} samples of {Path(calibration).name}"
     return describe(source, _as_plan(search.at_most(steps)), None, statistics)
 
@@ -234,6 +251,8 @@ def correct_levels(
     levels: Mapping[str, int],
     *,
     batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Correction:
     """The correction for a network at other levels, see `pascalc.planning.correction.fit`.
@@ -242,7 +261,8 @@ def correct_levels(
         CompileError: a file cannot be read or does not fit the network.
     """
     samples = open_samples(calibration, load(source))
-    return correction.fit(AdjustableNetwork(source), samples, levels, batch=batch, progress=progress)
+    with working(workers, dask, calibration) as pool:
+        return correction.fit(AdjustableNetwork(source), samples, levels, batch=batch, progress=progress, pool=pool)
 
 
 def _as_plan(levels: Mapping[str, int]) -> Plan:
@@ -256,16 +276,20 @@ def measure_effect(
     corrected: Correction | None = None,
     *,
     batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[Effect, Effect]:
     """What other levels do to a network: the source's own accuracy, and the effect of the levels beside it.
 
     Args:
         source: the ONNX file of the network.
-        samples: an ``.npz`` of inputs, with labels where accuracy is wanted.
+        samples: inputs (`pascalc.stream`), with labels where accuracy is wanted.
         levels: L of the activations that change, by label.
         corrected: the correction that goes with them.
         batch: samples a run.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -274,5 +298,6 @@ def measure_effect(
     network = AdjustableNetwork(source)
     setting = Setting(levels) if corrected is None else corrected.setting
     stream = open_samples(samples, load(source))
-    before, after = effects(network, stream, [Setting(), setting], batch=batch, progress=progress)
+    with working(workers, dask, samples) as pool:
+        before, after = effects(network, stream, [Setting(), setting], batch=batch, progress=progress, pool=pool)
     return before, after

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pascalc import pipeline
 from pascalc.al.histograms import METADATA_KEY, from_json
 from pascalc.al.plan import PLAN_KEY, Plan, make_plan
-from pascalc.data import load_data
 from pascalc.energy import (
     ASSUMED_SPIKE_RATE,
     FP32,
@@ -38,6 +37,8 @@ from pascalc.neurons import analysed_neurons, is_spiking
 from pascalc.passes import UNROLLED
 from pascalc.rates import network_spike_rate
 from pascalc.reporter.measure import Measurement, measure
+from pascalc.stream import open_samples
+from pascalc.workers import working
 
 FORMATS = (FP32, INT8)
 
@@ -189,6 +190,8 @@ def report(
     plan: str | Path | None = None,
     limit: int | None = None,
     batch: int = 16,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Report on a spiking network.
@@ -196,11 +199,14 @@ def report(
     Args:
         path: the compiled network. A source network, or one compiled with the collapsed schedule, is taken as it would
             be unrolled.
-        data: an ``.npz`` of inputs. Without it, spike rates are assumed to be PASCAL's 0.75, and there are no events.
+        data: inputs (`pascalc.stream`). Without them, spike rates are assumed to be PASCAL's 0.75, and there are no
+            events.
         plan: the JSON file of the plan that the network was trained or compiled with, for its metrics and clusters.
             Without it, what the network's metadata holds is shown.
         limit: only the first so many samples.
         batch: samples a run.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -222,7 +228,9 @@ def report(
             hint="Give a network that `pascalc compile` wrote, or a source network with QCFS activations.",
         )
     shown = _recorded_plan(model, path) if plan is None else _given_plan(plan, nodes)
-    measured = None if data is None else measure(model, nodes, load_data(data, model, limit), batch, progress)
+    with working(workers, dask, data) as pool:
+        samples = None if data is None else open_samples(data, model, limit)
+        measured = None if samples is None else measure(model, nodes, samples, batch, progress, pool)
     return _report(path, nodes, measured, shown)
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from copy import deepcopy
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 #: Root mismatches listed one by one; all are counted.
 MAX_ROOTS_SHOWN = 1000
+
+
+#: What is found on data, of the whole network.
+_FOUND = {
+    *("answers_compared", "argmax_mismatches", "source_self_mismatches", "max_abs_output_diff", "output_excess"),
+    *("roots", "output_problems", "problems"),
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,21 @@ class LayerCheck:
     own_off: int = 0
     problems: list[str] = field(default_factory=list)
 
+    def add(self, later: LayerCheck) -> None:
+        """Add what was found on later samples."""
+        self.neurons += later.neurons
+        self.root_mismatches += later.root_mismatches
+        self.half_points += later.half_points
+        self.count_mismatches += later.count_mismatches
+        self.max_root_margin = max(self.max_root_margin, later.max_root_margin)
+        self.roots_beyond_bound += later.roots_beyond_bound
+        self.current_excess = max(self.current_excess, later.current_excess)
+        self.not_binary += later.not_binary
+        self.misfired += later.misfired
+        self.off += later.off
+        self.own_off += later.own_off
+        add_new(self.problems, later.problems)
+
     @property
     def conversion_error(self) -> float:
         """The mean difference of an activation from the source's, in units of theta; 0 without data."""
@@ -88,6 +111,11 @@ class ComputedCheck:
     excess: float = 0.0
     problems: list[str] = field(default_factory=list)
 
+    def add(self, later: ComputedCheck) -> None:
+        """Add what was found on later samples."""
+        self.excess = max(self.excess, later.excess)
+        add_new(self.problems, later.problems)
+
     @property
     def equivalent(self) -> bool:
         return not self.problems and self.excess <= 1
@@ -100,7 +128,8 @@ class Verification:
     Attributes:
         data: whether the samples are data; else they are random.
         probes: samples with random levels in every layer, and ``batch_sizes``: those they were run in. ``threads``: of
-            onnxruntime, None for as many as there are cores. Nothing is said of others. ``seed``: of what was random.
+            onnxruntime in this process, None for as many as there are cores; a worker has one. Nothing is said of
+            others. ``seed``: of what was random.
         source_recorded: whether the compiled file says that it was made from this source file; None if it says nothing.
         trusted: what was taken from the compiled file's own word.
         answers_compared: samples in which no count differs, so that the two files' real outputs had to agree.
@@ -136,6 +165,34 @@ class Verification:
     output_problems: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     requantised: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, later: Verification) -> None:
+        """Add what was found on later samples of the data, in their order."""
+        self.answers_compared += later.answers_compared
+        self.argmax_mismatches += later.argmax_mismatches
+        self.source_self_mismatches += later.source_self_mismatches
+        self.max_abs_output_diff = max(self.max_abs_output_diff, later.max_abs_output_diff)
+        self.output_excess = max(self.output_excess, later.output_excess)
+        for layer, more in zip(self.layers, later.layers, strict=True):
+            layer.add(more)
+        for check, found in zip(self.computed, later.computed, strict=True):
+            check.add(found)
+        self.roots += later.roots[: MAX_ROOTS_SHOWN - len(self.roots)]
+        add_new(self.output_problems, later.output_problems)
+        add_new(self.problems, later.problems)
+
+    def take(self) -> Verification:
+        """What was found so far; here, nothing of it stays."""
+        found = deepcopy(self)
+        records: list[Verification | LayerCheck | ComputedCheck] = [self, *self.layers, *self.computed]
+        for record in records:
+            for own in fields(record):
+                if record is not self or own.name in _FOUND:
+                    if own.default_factory is not MISSING:
+                        setattr(record, own.name, own.default_factory())
+                    elif own.default is not MISSING:  # else it says what was looked at
+                        setattr(record, own.name, own.default)
+        return found
 
     @property
     def first_difference(self) -> str:
@@ -186,3 +243,8 @@ class Verification:
         layers = [{**asdict(x), "conversion_error": x.conversion_error, "own_error": x.own_error} for x in self.layers]
         verdict = {"equivalent": self.equivalent, "translated": self.translated, "lossy": self.lossy}
         return {**verdict, "first_difference": self.first_difference, **asdict(self), "layers": layers}
+
+
+def add_new(problems: list[str], more: list[str]) -> None:
+    """Keep the problems that are not yet among them."""
+    problems += [problem for problem in more if problem not in problems]

@@ -13,7 +13,7 @@ from pascalc.modelfile import load
 from pascalc.planning import correction
 from pascalc.planning.adjustable import AdjustableNetwork, Setting, effects
 from pascalc.planning.correction import METHODS, _Table, fit
-from pascalc.planning.streaming import SampleStream, open_samples
+from pascalc.stream import SampleStream, open_samples
 from tests.small_networks import images, residual_network, write
 
 
