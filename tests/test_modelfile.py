@@ -398,7 +398,7 @@ def undefined_tensor() -> onnx.ModelProto:
         (short_data(), "an initializer of 6 values holds 5"),
         (unsupported(dims=[-2, 3]), "an initializer has a negative dimension"),
         (unsupported(dims=[2**40, 2**40]), "holds 6"),
-        (unknown_type(), "an initializer has the unknown type 999"),
+        (unknown_type(), "a tensor has the element type 999"),
         (all_inputs_are_initializers(), "every input of the model is an initializer"),
         (sparse_constant(), "a sparse constant is not supported"),
         (undefined_tensor(), "this is not a valid ONNX model"),

@@ -473,6 +473,17 @@ def test_a_source_that_overflows_soon(tmp_path: Path) -> None:
     Case(tmp_path, b.model({"y": y}, ("N", 6)), {"x": rows(30) / 4})
 
 
+def test_what_is_computed_is_infinite_here_and_there(tmp_path: Path) -> None:
+    b = Builder(3)
+    large = b.node("Mul", [b.input("x", ["N", 6]), b.constant("many", 80.0)], "large")
+    y = b.qcfs(b.node("Exp", [large], "exp"), "act", 4, 1.5)
+    tail = b.node("Neg", [y], "tail")
+    case = Case(tmp_path, b.model({"y": tail}, ("N", 6)), {"x": np.minimum(rows(30), np.float32(0.1))})
+    for seed in range(5):
+        result = case.verify(seed=seed)
+        assert result.equivalent, result.findings()
+
+
 def test_a_maxpool_behind_a_layer_with_a_threshold_folded_in(tmp_path: Path) -> None:
     """It gets a multiple of what the source's gets."""
     b = Builder(3)

@@ -95,9 +95,11 @@ def random_levels(shape: tuple[int, ...], levels: int, rng: np.random.Generator)
 
 
 def disturbed(values: Array, rng: np.random.Generator) -> Array:
-    """Values in place of what an operator computed: floats moved about by their own spread, all else as it is, since
-    integers and truth values may be places and shapes."""
+    """Values in place of what an operator computed: floats moved about by their own spread, and none too large to be
+    added up; all else as it is, since integers and truth values may be places and shapes."""
     if values.dtype.kind != "f" or not values.size:
         return values
-    spread = float(np.std(values, dtype=np.float64)) or 1.0
-    return np.asarray(values + rng.normal(0, spread, values.shape), values.dtype)
+    most = 2.0 ** (np.finfo(values.dtype).maxexp // 2)
+    known = np.clip(np.nan_to_num(values.astype(np.float64)), -most, most)
+    spread = float(np.std(known)) or 1.0
+    return np.asarray(known + rng.normal(0, spread, values.shape), values.dtype)
