@@ -14,7 +14,7 @@ from pascalc.errors import CompileError
 from pascalc.files import beside, printable, same
 from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
-from pascalc.metadata import ANN_DIGEST, LEVELS, SOURCE_DIGEST
+from pascalc.metadata import ANN_DIGEST, LEVELS, NOT_SPIKING, SOURCE_DIGEST
 from pascalc.modelfile import check_output, digest_of, load, save_together
 from pascalc.neurons import neurons
 from pascalc.ops import NEURON_MODELS
@@ -192,7 +192,7 @@ def _provenance(model: Model, neuron: str, schedule: str, levels: Mapping[str, i
         "pascalc.neuron": neuron,
         "pascalc.schedule": schedule,
         LEVELS: json.dumps(levels),
-        "pascalc.not_spiking": json.dumps(not_spiking),
+        NOT_SPIKING: json.dumps(not_spiking),
         "pascalc.source": printable(model.file.name) if model.file else "",
         SOURCE_DIGEST: model.digest,
     }

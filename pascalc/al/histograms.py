@@ -19,6 +19,7 @@ import numpy as np
 from pascalc.al.metrics import Histogram
 from pascalc.errors import CompileError
 from pascalc.files import read_text
+from pascalc.metadata import read_json
 from pascalc.ops import MAX_LEVELS
 
 METADATA_KEY = "pascalc.histograms"
@@ -39,11 +40,11 @@ def from_json(text: str, *, file: object = None) -> Histograms:
         CompileError: the text is not a JSON object of lists of counts, or names a layer twice.
     """
     try:
-        values = json.loads(text, object_pairs_hook=_unique)
+        values = read_json(text)
         if not isinstance(values, dict) or not values:
             raise CompileError("histograms must be a JSON object with a list of counts for every layer")
         return {name: _histogram(name, counts) for name, counts in values.items()}
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CompileError(f"the histograms are not JSON: {error}", file=file) from None
     except CompileError as error:
         hint = "Write them with `pascalc histogram MODEL --calib DATA.npz -o FILE`."
@@ -147,10 +148,3 @@ def _histogram(name: str, counts: object) -> Histogram:
         return Histogram(np.array(counts, dtype=np.int64))
     except CompileError as error:
         raise CompileError(error.message, node=name) from None
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise CompileError("the histograms name a layer twice", node=next(n for n in names if names.count(n) > 1))
-    return dict(pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,11 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CompileError, match="this is not a histogram file: it is no text"):
         read(tmp_path / "binary")
+
+
+def test_a_layer_that_comes_twice_among_many() -> None:
+    rows = ", ".join(f'"{index}": [1, 1]' for index in range(50_000))
+    started = time.perf_counter()
+    with pytest.raises(CompileError, match="repeats the field '49999'"):
+        from_json(f'{{{rows}, "49999": [1, 1]}}')
+    assert time.perf_counter() - started < 5
