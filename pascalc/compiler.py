@@ -14,7 +14,7 @@ from pascalc.errors import CompileError
 from pascalc.files import beside, printable, same
 from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
-from pascalc.metadata import ANN_DIGEST, LEVELS, NOT_SPIKING, SOURCE_DIGEST
+from pascalc.metadata import ANN_DIGEST, CORRECTION, LEVELS, NOT_SPIKING, SOURCE_DIGEST
 from pascalc.modelfile import check_output, digest_of, load, save_together
 from pascalc.neurons import neurons
 from pascalc.ops import NEURON_MODELS
@@ -123,7 +123,10 @@ def compile_model(
     model.metadata.update(_provenance(model, neuron, schedule, {n.name: n.levels for n in found}))
     if plan is not None:
         model.metadata[PLAN_KEY] = plan.to_json()
-    model.metadata.pop(ANN_DIGEST, None)
+    for key in (ANN_DIGEST, CORRECTION):  # of the source, which may be a compiled file
+        model.metadata.pop(key, None)
+    if correction is not None and any(name == correction.name() for name, _, _ in timing.rows):
+        model.metadata[CORRECTION] = correction.method
     networks = [(model, output)]
     if ann is not None:
         network = _ann(source, changes)

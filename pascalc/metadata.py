@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 LEVELS, NOT_SPIKING = "pascalc.levels", "pascalc.not_spiking"
+#: How shifts and thresholds were changed; only in a file of which they were.
+CORRECTION = "pascalc.correction"
 #: SHA-256 of the file that was compiled, and of the network at other levels that ``--save-ann`` wrote.
 SOURCE_DIGEST, ANN_DIGEST = "pascalc.source_sha256", "pascalc.ann_sha256"
 
@@ -24,10 +26,20 @@ def recorded_not_spiking(metadata: Mapping[str, str]) -> list[str]:
     return [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
 
 
+def recorded_correction(metadata: Mapping[str, str]) -> str:
+    """How a file says that its network was corrected (`pascalc.planning.correction`); empty where it was not."""
+    return metadata.get(CORRECTION, "")
+
+
 def source_is(metadata: Mapping[str, str], digest: str) -> bool | None:
     """Whether the file says that it was compiled from the file of this digest; None where it says nothing."""
     recorded = {metadata[key] for key in (SOURCE_DIGEST, ANN_DIGEST) if metadata.get(key)}
     return digest in recorded if recorded else None
+
+
+def ann_is(metadata: Mapping[str, str], digest: str) -> bool:
+    """Whether the file says that the network of this digest, which ``--save-ann`` wrote, is what it was made from."""
+    return metadata.get(ANN_DIGEST) == digest
 
 
 def _entry(metadata: Mapping[str, str], key: str) -> object:

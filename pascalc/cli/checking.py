@@ -13,6 +13,8 @@ from pascalc.cli.group import Command
 from pascalc.cli.options import FILE, OUTPUT, Positive, batch_option, data_option, json_option, limit_option
 from pascalc.cli.output import macs, progress_bar, show
 from pascalc.files import printable, write_atomically
+from pascalc.metadata import ann_is, recorded_correction
+from pascalc.modelfile import load
 from pascalc.passes import SCHEDULES
 from pascalc.tables import table
 
@@ -89,6 +91,8 @@ def verify_command(
             "often rounding crosses a half point on real inputs (--data)"
         )
     lines += [f"taken from the file's own word: {line}" for line in result.trusted]
+    if not result.equivalent:
+        lines += _said_of_itself(model, compiled)
     for root in result.roots[:10]:
         lines.append(
             f"root: {root.layer} sample {root.sample} {root.index}: {root.source_count} -> {root.count}, "
@@ -111,6 +115,17 @@ def verify_command(
     show("\n".join([*lines, "", verdict]), result.to_json(), json_file)
     if not result.equivalent:
         sys.exit(1)
+
+
+def _said_of_itself(model: Path, compiled: Path) -> list[str]:
+    """What the compiled file says of itself that may be why it is not the network that it was compared with."""
+    metadata, digest = load(compiled).metadata, load(model).digest
+    method = recorded_correction(metadata)
+    if not method or ann_is(metadata, digest):
+        return []
+    return [
+        f"the file says that it was corrected ({method}): compare it with the network that `compile --save-ann` wrote"
+    ]
 
 
 def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | None, seed: int) -> str:

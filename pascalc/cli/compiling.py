@@ -26,6 +26,7 @@ from pascalc.cli.options import (
 )
 from pascalc.cli.output import macs, progress_bar, say, show
 from pascalc.files import write_atomically
+from pascalc.metadata import recorded_correction
 from pascalc.ops import NEURON_MODELS
 from pascalc.passes import SCHEDULES
 from pascalc.tables import table
@@ -118,6 +119,11 @@ def compile_command(
     if not_spiking:
         lines.append(f"Computed, not spiking ({len(not_spiking)}): " + "; ".join(_some(not_spiking)))
     lines += [f"Warning: {text}" for text in _warnings(result.notes)]
+    if recorded_correction(result.network.metadata) and save_ann is None:
+        lines.append(
+            "Note: the spiking network is that of the corrected network, which was not kept, and `verify` compares it "
+            "with that alone: --save-ann FILE keeps it"
+        )
     if explain:
         notes = [(n.source, n.node, n.reason) for n in result.notes]
         lines.append("\n" + (table(["pass", "node", "why"], notes) if notes else "Nothing was refused."))

@@ -89,7 +89,7 @@ class Correction:
         """The correction as a pass of the compiler; None where none helps."""
         if self.method == "none":
             return None
-        return ApplyCorrection(shifts=self.setting.shifts, thresholds=self.setting.thresholds)
+        return ApplyCorrection(self.setting.shifts, self.setting.thresholds, self.method)
 
 
 def fit(
@@ -131,7 +131,7 @@ def fit(
             )
         if progress is not None:
             progress(done, len(network.labels))
-    found["none"] = plain
+    found = {"none": plain, **found}  # first, so that it is kept where a correction makes no difference
     measured = effects(network, held_out, list(found.values()), batch=batch)
     if any(effect.divergence is None for effect in measured):
         return Correction(plain, "none")

@@ -18,7 +18,7 @@ from pascalc.compiler import compile_model
 from pascalc.errors import CompileError
 from pascalc.inspector import inspect
 from pascalc.planning.calibrate import measure
-from pascalc.planning.planner import plan_by_metric
+from pascalc.planning.planner import correct_levels, plan_by_metric
 from pascalc.runtime import InferenceSession
 from tests.small_networks import Builder, images, residual_network, write
 
@@ -147,6 +147,44 @@ def test_the_result_is_its_own_ann(folder: Path, schedule: str, correct: bool) -
     effect = report["al"]["correction"] if correct else report["al"]["effect"]["plan"]
     assert effect["agreement"] == pytest.approx(agreement, abs=0.02)
     assert report["al"]["levels"] == levels(snn) == levels(ann)
+
+
+def test_what_is_corrected_says_so(folder: Path) -> None:
+    model, data, ann, snn = (folder / name for name in ("model.onnx", "data.npz", "ann.onnx", "snn.onnx"))
+    options = ["--al-clusters", 1, "--al-levels", 1, "--calib", data, "--correct"]
+    text = run("compile", model, "-o", snn, *options)
+    assert "--save-ann FILE keeps it" in text
+    method = inspect(snn).metadata["pascalc.correction"]
+    assert f"Corrected ({method})" in text
+    said = f"the file says that it was corrected ({method}): compare it with the network that `compile --save-ann`"
+    assert said in run("verify", model, snn, "--data", data, status=1)
+    assert "--save-ann" not in run("compile", model, "-o", snn, *options, "--save-ann", ann)
+    run("verify", ann, snn, "--data", data)
+    # another network than the one that it was made from, which nobody has to be sent to
+    write(residual_network(1), ann)
+    assert said in run("verify", ann, snn, status=1)
+
+
+def test_what_is_not_corrected_does_not_say_so(folder: Path) -> None:
+    model, data, snn = folder / "model.onnx", folder / "data.npz", folder / "snn.onnx"
+    options = ["--al-clusters", 1, "--al-levels", 1, "--calib", data]
+    assert "--save-ann" not in run("compile", model, "-o", snn, *options)
+    assert "pascalc.correction" not in inspect(snn).metadata
+    assert "says that it was corrected" not in run("verify", model, snn, "--no-trust", status=1)
+    # stopped before the correction
+    stopped = run("compile", model, "-o", snn, *options, "--correct", "--stop-after", "infer-shapes")
+    assert "--save-ann" not in stopped
+    assert "pascalc.correction" not in inspect(snn).metadata
+    # a compiled file is a source like any other, and it is not corrected anew
+    run("compile", model, "-o", snn, *options, "--correct", "--schedule", "collapsed")
+    assert "pascalc.correction" in inspect(snn).metadata
+    run("compile", snn, "-o", folder / "again.onnx")
+    assert "pascalc.correction" not in inspect(folder / "again.onnx").metadata
+
+
+def test_a_correction_that_changes_nothing_is_none(folder: Path) -> None:
+    found = correct_levels(folder / "model.onnx", folder / "data.npz", {})
+    assert found.method == "none"
 
 
 @pytest.mark.parametrize(
