@@ -185,6 +185,15 @@ def test_verify_of_a_broken_network_has_status_1(folder: Path, tmp_path: Path) -
     assert values == json.loads(run(*arguments, "--json", "-", status=1))
 
 
+def test_verify_of_a_wrong_pair_says_so_before_what_follows_from_it(folder: Path, tmp_path: Path) -> None:
+    other = write(residual_network(1), tmp_path / "other.onnx")
+    lines = run("verify", other, folder / "snn.onnx", "--data", folder / "data.npz", status=1).splitlines()
+    told = lines.index(f"the file says that it was compiled from another file than {other}")
+    assert any(line.startswith("root: ") for line in lines)
+    findings = [i for i, line in enumerate(lines) if line.startswith(("root: ", *(f"{name}: " for name in NEURONS)))]
+    assert told < min(findings)
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "snn.onnx"])
 @pytest.mark.parametrize("kernels", ["native", "numpy"])
 def test_eval_json(name: str, kernels: str, folder: Path) -> None:

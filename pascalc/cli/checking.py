@@ -91,8 +91,10 @@ def verify_command(
             "often rounding crosses a half point on real inputs (--data)"
         )
     lines += [f"taken from the file's own word: {line}" for line in result.trusted]
+    if result.source_recorded is False:
+        lines.append(f"the file says that it was compiled from another file than {model}")
     if not result.equivalent:
-        lines += _said_of_itself(model, compiled)
+        lines += _said_of_correction(model, compiled)
     for root in result.roots[:10]:
         lines.append(
             f"root: {root.layer} sample {root.sample} {root.index}: {root.source_count} -> {root.count}, "
@@ -102,8 +104,6 @@ def verify_command(
     lines += findings[:_SHOWN]
     if len(findings) > _SHOWN:
         lines.append(f"... and {len(findings) - _SHOWN} more")
-    if result.source_recorded is False:
-        lines.append(f"the file says that it was compiled from another file than {model}")
     levels = ", at the levels that the file says that it was compiled to" if result.requantised else ""
     verdict = (
         f"equivalent{levels}"
@@ -117,8 +117,8 @@ def verify_command(
         sys.exit(1)
 
 
-def _said_of_itself(model: Path, compiled: Path) -> list[str]:
-    """What the compiled file says of itself that may be why it is not the network that it was compared with."""
+def _said_of_correction(model: Path, compiled: Path) -> list[str]:
+    """That the compiled file says that it was corrected, unless it was made from the very network beside it."""
     metadata, digest = load(compiled).metadata, load(model).digest
     method = recorded_correction(metadata)
     if not method or ann_is(metadata, digest):
