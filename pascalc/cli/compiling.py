@@ -271,8 +271,10 @@ def _plan_report(
             if corrected is not None:
                 with progress_bar("measuring") as progress:
                     _, effect = measure_effect(model, calib, planned.levels, corrected, progress=progress)
-                values["correction"] = {"method": corrected.method, **asdict(effect)}
+                decided = {"divergence": dict(corrected.divergence), "samples": corrected.samples}
+                values["correction"] = {"method": corrected.method, "decided": decided, **asdict(effect)}
                 lines.append(f"Corrected ({corrected.method}): {_effect(source, effect, calib)}")
+                lines += _decided(corrected)
         else:
             lines.append("What that does to the accuracy is not known without data: --calib DATA.npz.")
     return "\n".join(lines), values
@@ -282,10 +284,21 @@ def _effect(source: Effect, effect: Effect, calib: Path) -> str:
     text = f"On the {effect.samples} samples of {calib.name}: "
     if effect.agreement is None:
         return f"{text}the output is no classification, so what changes is not known"
-    text += f"{effect.agreement:.2%} classified as by the source"
+    text += f"{effect.agreement:.2%} classified as by the source, divergence from it {effect.divergence:.3g}"
     if source.accuracy is None or effect.accuracy is None:
         return text
     return f"{text}; accuracy {source.accuracy:.2%} -> {effect.accuracy:.2%}"
+
+
+def _decided(corrected: Correction) -> list[str]:
+    """Why that correction, which need not be the one of the best accuracy."""
+    if not corrected.divergence:
+        return []
+    each = ", ".join(f"{name} {value:.3g}" for name, value in corrected.divergence.items())
+    return [
+        f"The correction is the one of the least divergence, not of the best accuracy, on the {corrected.samples} samples "
+        f"held out from the fit: {each}"
+    ]
 
 
 def _span(levels: list[int]) -> str:

@@ -165,6 +165,19 @@ def test_what_is_corrected_says_so(folder: Path) -> None:
     assert said in run("verify", ann, snn, status=1)
 
 
+def test_a_correction_shows_what_it_was_decided_by(folder: Path) -> None:
+    options = ["--al-clusters", 1, "--al-levels", 1, "--calib", folder / "data.npz", "--correct"]
+    found = json.loads(run("plan", folder / "model.onnx", *options, "--json", "-"))
+    decided, plan = found["correction"]["decided"], found["effect"]["plan"]
+    assert decided["samples"] == 30
+    assert min(decided["divergence"], key=decided["divergence"].get) == found["correction"]["method"]
+    text = run("plan", folder / "model.onnx", *options)
+    assert f"divergence from it {plan['divergence']:.3g}; accuracy" in text
+    assert f"divergence from it {found['correction']['divergence']:.3g}; accuracy" in text
+    told = ", ".join(f"{name} {value:.3g}" for name, value in decided["divergence"].items())
+    assert f"not of the best accuracy, on the 30 samples held out from the fit: {told}" in text
+
+
 def test_what_is_not_corrected_does_not_say_so(folder: Path) -> None:
     model, data, snn = folder / "model.onnx", folder / "data.npz", folder / "snn.onnx"
     options = ["--al-clusters", 1, "--al-levels", 1, "--calib", data]
