@@ -169,7 +169,13 @@ def plan_command(
     planned = _planned(model, asked, al_levels, calib, histograms, correct)
     if planned is None:
         raise click.UsageError("say how to choose the levels: --al-clusters N, --al-budget P% or --al-steps T")
-    text, values = _plan_report(model, planned, calib, _corrected(model, planned, calib) if correct else None)
+    corrected = _corrected(model, planned, calib) if correct else None
+    text, values = _plan_report(model, planned, calib, corrected)
+    if output is not None and corrected is not None and corrected.as_pass() is not None:
+        text += (
+            "\nNote: the plan file holds the levels and not the correction, which `compile --plan` makes again where it is "
+            "given --calib and --correct too"
+        )
     if output is not None:
         write_atomically(output, [planned.plan.to_json().encode()])
     show(text, {"plan": json.loads(planned.plan.to_json()), **values}, json_file)

@@ -178,6 +178,23 @@ def test_a_correction_shows_what_it_was_decided_by(folder: Path) -> None:
     assert f"not of the best accuracy, on the 30 samples held out from the fit: {told}" in text
 
 
+def test_a_plan_file_says_that_it_holds_no_correction(folder: Path) -> None:
+    model, data, plan = folder / "model.onnx", folder / "data.npz", folder / "plan.json"
+    options = ["--al-clusters", 1, "--al-levels", 1, "--calib", data]
+    note = "holds the levels and not the correction, which `compile --plan` makes again"
+    text = run("plan", model, *options, "--correct", "-o", plan)
+    assert note in text
+    assert note not in run("plan", model, *options, "-o", plan)
+    assert note not in run("plan", model, *options, "--correct")
+    # as it says
+    corrected = run("compile", model, "--plan", plan, "--calib", data, "--correct", "-o", folder / "o.onnx")
+    assert [x for x in text.splitlines() if x.startswith("Corrected")] == [
+        x for x in corrected.splitlines() if x.startswith("Corrected")
+    ]
+    run("compile", model, "--plan", plan, "-o", folder / "o.onnx")
+    assert "pascalc.correction" not in inspect(folder / "o.onnx").metadata
+
+
 def test_what_is_not_corrected_does_not_say_so(folder: Path) -> None:
     model, data, snn = folder / "model.onnx", folder / "data.npz", folder / "snn.onnx"
     options = ["--al-clusters", 1, "--al-levels", 1, "--calib", data]
