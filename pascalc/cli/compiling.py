@@ -173,8 +173,8 @@ def plan_command(
     text, values = _plan_report(model, planned, calib, corrected)
     if output is not None and corrected is not None and corrected.as_pass() is not None:
         text += (
-            "\nNote: the plan file holds the levels and not the correction, which `compile --plan` makes again where it is "
-            "given --calib and --correct too"
+            "\nNote: the plan file holds the levels and not the correction, which `compile --plan` makes again where it "
+            "is given --calib and --correct too"
         )
     if output is not None:
         write_atomically(output, [planned.plan.to_json().encode()])
@@ -266,6 +266,7 @@ def _plan_report(
         f"{after.paper:.2f} by the paper's estimator (0.75 spikes a neuron assumed), {before.full:.2f} -> "
         f"{after.full:.2f} by the full one ({after.rates})",
     ]
+    lines += [f"Warning: {text}" for text in planned.warnings]
     values = planned.to_json()
     if any(planned.source_levels.get(name, level) != level for name, level in planned.levels.items()):
         lines.append("Requantising changes the function of the network.")
@@ -302,8 +303,8 @@ def _decided(corrected: Correction) -> list[str]:
         return []
     each = ", ".join(f"{name} {value:.3g}" for name, value in corrected.divergence.items())
     return [
-        f"The correction is the one of the least divergence, not of the best accuracy, on the {corrected.samples} samples "
-        f"held out from the fit: {each}"
+        f"The correction is the one of the least divergence, not of the best accuracy, on the {corrected.samples} "
+        f"samples held out from the fit: {each}"
     ]
 
 

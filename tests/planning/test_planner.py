@@ -233,6 +233,29 @@ def test_levels_by_sensitivity(folder: Path, options: list[str]) -> None:
     assert compiled["al"]["levels"] == values["levels"] == levels(folder / "o.onnx")
 
 
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        (
+            "3.3%",
+            "one of the 30 samples of a half is more than the budget of 3.3%, so that none may change: give 62 samples",
+        ),
+        ("0.7%", "more than the budget of 0.7%, so that none may change: give 286 samples"),
+        ("0.05%", "more than the budget of 0.05%, so that none may change: more than 2000 samples are never looked at"),
+        ("3.4%", ""),
+        ("0%", ""),
+    ],
+)
+def test_a_budget_below_one_sample(budget: str, told: str, folder: Path) -> None:
+    options = ["--al-budget", budget, "--calib", folder / "data.npz"]
+    text = run("plan", folder / "model.onnx", *options)
+    assert f"at most {budget} of the classifications change" in text
+    warnings = [line.removeprefix("Warning: ") for line in text.splitlines() if line.startswith("Warning: ")]
+    assert len(warnings) == bool(told)
+    assert all(told in warning for warning in warnings)
+    assert json.loads(run("plan", folder / "model.onnx", *options, "--json", "-"))["warnings"] == warnings
+
+
 def test_without_a_plan_nothing_is_said_of_one(folder: Path) -> None:
     report = json.loads(run("compile", folder / "model.onnx", "-o", folder / "o.onnx", "--json", "-"))
     assert "al" not in report
