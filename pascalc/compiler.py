@@ -23,6 +23,8 @@ from pascalc.passes.annotate_al import AnnotateAl
 from pascalc.passes.apply_correction import ApplyCorrection
 from pascalc.passes.free_batch import FreeBatch
 from pascalc.passes.lower_neurons import LowerNeurons
+from pascalc.planning.correction import Correction
+from pascalc.planning.planner import Planned
 from pascalc.version import __version__
 
 
@@ -63,8 +65,8 @@ def compile_model(
     schedule: str = "unrolled",
     stop_after: str | None = None,
     dump_ir: str | Path | None = None,
-    levels: Mapping[str, int] | Plan | None = None,
-    correction: ApplyCorrection | None = None,
+    levels: Mapping[str, int] | Plan | Planned | None = None,
+    correction: Correction | ApplyCorrection | None = None,
     save_ann: str | Path | None = None,
     dynamic_batch: bool = False,
 ) -> Compilation:
@@ -81,9 +83,9 @@ def compile_model(
             runs once.
         stop_after: the name of the last pass to run; the network is written as it is then.
         dump_ir: a folder for the network as ONNX text after every pass.
-        levels: other levels L for the activations of these labels, or a plan of them, which the file then carries for
-            ``pascalc report``.
-        correction: shifts and thresholds for activations, see `pascalc.planning.correction`.
+        levels: other levels L for the activations of these labels, or a plan of them, as `pascalc.plan_by_metric` and
+            its like give it, which the file then carries for ``pascalc report``.
+        correction: shifts and thresholds for activations, as `pascalc.planning.planner.correct_levels` gives them.
         save_ann: where the network that is compiled goes as an ANN, with explicit QCFS operators, so that
             ``pascalc verify`` can compare the spiking network with it; a stock onnxruntime runs it.
         dynamic_batch: give the spiking network a dynamic batch where the source's is fixed, if that is safe.
@@ -102,9 +104,9 @@ def compile_model(
         check_output(source, ann, "the ANN", "--save-ann")
         if same(ann, output):
             raise CompileError("the ANN would overwrite the output", file=ann, hint="Choose another --save-ann FILE.")
-    plan = levels if isinstance(levels, Plan) else None
-    if isinstance(levels, Plan):
-        levels = {layer.name: layer.levels for layer in levels.layers}
+    levels, plan = _levels(levels)
+    if isinstance(correction, Correction):
+        correction = correction.as_pass()
     changes: list[Pass] = [] if levels is None else [AnnotateAl(levels)]
     changes += [] if correction is None else [correction]
     changes += [FreeBatch()] if dynamic_batch else []
@@ -134,6 +136,19 @@ def compile_model(
         networks.append((network, ann))
     save_together(networks)
     return Compilation(source, output, inspect_model(model), model.notes, timing.rows)
+
+
+def _levels(given: object) -> tuple[Mapping[str, int] | None, Plan | None]:
+    """The levels by label, and the plan that they come from."""
+    plan = given.plan if isinstance(given, Planned) else given
+    if isinstance(plan, Plan):
+        return {layer.name: layer.levels for layer in plan.layers}, plan
+    if plan is not None and not isinstance(plan, Mapping):
+        raise CompileError(
+            f"levels must be a plan, or the L of each label, not {type(plan).__name__}",
+            hint="Give what pascalc.plan_by_metric(...) or pascalc.al.Plan.read('plan.json') gives, or {'label': 2}.",
+        )
+    return plan, None
 
 
 def _with(changes: Sequence[Pass], passes: Sequence[Pass]) -> list[Pass]:

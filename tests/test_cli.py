@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ import pytest
 from click.testing import CliRunner
 
 import pascalc
+from pascalc.al.plan import LayerPlan, Plan
 from pascalc.cli import main
+from pascalc.inspector import inspect
 from pascalc.passes import SCHEDULES
 from pascalc.runtime import InferenceSession
 from tests.small_networks import images, residual_network, write
@@ -293,3 +297,56 @@ def test_the_python_api_raises_one_error(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(pascalc.CompileError):
             call()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "way"),
+    [
+        (onnx.ModelProto(), "onnx.save"),
+        (np.zeros((2, 3)), "numpy.savez"),
+        ({"x": np.zeros(2)}, "numpy.savez"),
+        ([np.zeros(2)], "numpy.savez"),
+        (Plan((LayerPlan(name="a", levels=2),)), "plan.to_json"),
+        (SimpleNamespace(state_dict=dict), "pascalc.train.export"),
+        (b"model.onnx", "as text or a pathlib.Path"),
+        (None, "as text or a pathlib.Path"),
+        (7, "as text or a pathlib.Path"),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_is_no_path_is_refused_wherever_the_api_is_entered(
+    given: Any, way: str, folder: Path, tmp_path: Path
+) -> None:
+    model, snn, data = folder / "model.onnx", folder / "snn.onnx", folder / "data.npz"
+    out = tmp_path / "out.onnx"
+    calls: dict[str, Callable[[], Any]] = {
+        "source": lambda: pascalc.compile(given, out),
+        "path": lambda: pascalc.inspect(given),
+        "compiled": lambda: pascalc.verify(model, given, data),
+        "calibration": lambda: pascalc.plan_by_budget(model, given, 0.1),
+    }
+    if given is not None:  # which is no output, no data
+        calls |= {
+            "output": lambda: pascalc.compile(model, given),
+            "save_ann": lambda: pascalc.compile(model, out, save_ann=given),
+            "dump_ir": lambda: pascalc.compile(model, out, dump_ir=given),
+            "data": lambda: pascalc.report(snn, data=given),
+            "plan": lambda: pascalc.report(snn, plan=given),
+            "shards": lambda: pascalc.plan_by_metric(model, 2, shards=[given]),
+        }
+    for name, call in calls.items():
+        with pytest.raises(pascalc.CompileError, match=f"'{name}' must be a .*, not") as caught:
+            call()
+        assert way in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_path_of_the_api_is_known_as_one(folder: Path) -> None:
+    with pytest.raises(pascalc.CompileError, match="'shards' must be a list of paths, not str"):
+        pascalc.plan_by_metric(folder / "model.onnx", 2, shards=str(folder / "model.onnx"))
+    with pytest.raises(pascalc.CompileError, match="'data' must be a path"):
+        pascalc.evaluate(folder / "model.onnx", None)
+    with pytest.raises(TypeError, match="data"):
+        pascalc.evaluate(folder / "model.onnx")
+    assert pascalc.compile is pascalc.compile
+    assert pascalc.inspect.__doc__ == inspect.__doc__

@@ -101,7 +101,7 @@ def compile_command(
         stop_after=stop_after,
         dump_ir=dump_ir,
         levels=None if planned is None else planned.plan,
-        correction=None if corrected is None else corrected.as_pass(),
+        correction=corrected,
         save_ann=save_ann,
         dynamic_batch=dynamic_batch,
     )
@@ -173,8 +173,8 @@ def plan_command(
     text, values = _plan_report(model, planned, calib, corrected)
     if output is not None and corrected is not None and corrected.as_pass() is not None:
         text += (
-            "\nNote: the plan file holds the levels and not the correction, which `compile --plan` makes again where it "
-            "is given --calib and --correct too"
+            "\nNote: the plan file holds the levels and not the correction, which `compile --plan` makes again where "
+            "it is given --calib and --correct too"
         )
     if output is not None:
         write_atomically(output, [planned.plan.to_json().encode()])

@@ -309,6 +309,22 @@ def test_calibration_without_a_plan(folder: Path) -> None:
     assert "both given" in run("plan", folder / "model.onnx", "--al-clusters", 2, *files, status=2)
 
 
+def test_compile_takes_what_planning_gives(folder: Path) -> None:
+    model, data, out = folder / "model.onnx", folder / "data.npz", folder / "o.onnx"
+    planned = pascalc.plan_by_metric(model, 1, [1], calibration=data)
+    corrected = correct_levels(model, data, planned.levels)
+    for given in (planned, planned.plan, planned.levels):
+        pascalc.compile(model, out, levels=given, correction=corrected)
+        assert levels(out) == planned.levels == dict.fromkeys(NAMES, 1)
+        assert inspect(out).metadata["pascalc.correction"] == corrected.method
+        assert ("pascalc.plan" in inspect(out).metadata) == (not isinstance(given, dict))
+    out.unlink()
+    for wrong in ([1, 1, 1, 1, 1], "plan.json", 2):
+        with pytest.raises(CompileError, match=r"levels must be a plan.*Plan\.read"):
+            pascalc.compile(model, out, levels=wrong)
+    assert not out.exists()
+
+
 def test_a_plan_of_unknown_layers(folder: Path) -> None:
     (folder / "plan.json").write_text('{"layers": [{"name": "rihgt", "levels": 3}]}')
     shown = run("compile", folder / "model.onnx", "--plan", folder / "plan.json", "-o", folder / "o.onnx", status=2)
