@@ -256,6 +256,14 @@ def test_a_process_is_quiet_when_piped(folder: Path) -> None:
     assert json.loads(result.stdout)["samples"] == SAMPLES
 
 
+def test_it_runs_as_a_module(folder: Path) -> None:
+    command = [sys.executable, "-m", "pascalc", "inspect", str(folder / "snn.onnx"), "--json", "-"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert json.loads(result.stdout) == run_json("inspect", folder / "snn.onnx")
+    usage = subprocess.run([*command[:3], "-h"], capture_output=True, text=True, timeout=100)
+    assert usage.stdout.startswith("Usage: pascalc [OPTIONS]")
+
+
 def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
     command = [*PROCESS, "inspect", str(folder / "snn.onnx")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
