@@ -190,7 +190,9 @@ def inspect_command(model: Path, json_file: str | None) -> None:
 @click.command("report", cls=Command)
 @click.argument("model", type=FILE, metavar="SNN.onnx")
 @click.option("--data", type=FILE, metavar="DATA.npz", help="x: inputs; without it, spike rates are assumed.")
-@click.option("--plan", "plan_file", type=FILE, metavar="PLAN.json", help="The plan behind its levels, for the HTML.")
+@click.option(
+    "--plan", "plan_file", type=FILE, metavar="PLAN.json", help="The plan behind its levels, for the HTML and T_norm."
+)
 @click.option("--html", "html_file", type=OUTPUT, metavar="OUT.html", help="Write the report with plots, in one file.")
 @limit_option
 @batch_option
