@@ -16,7 +16,7 @@ import onnx
 from pascalc import hints
 from pascalc.errors import CompileError
 from pascalc.filekinds import NPZ, kind_of_file
-from pascalc.files import check_regular
+from pascalc.files import check_regular, way_to
 from pascalc.graph import Array, Model
 
 #: The array that holds the labels, and the one that holds the samples of a network's only input.
@@ -121,7 +121,7 @@ def unreadable(path: Path, error: Exception | None = None) -> CompileError:
     hint = HINT
     kind = kind_of_file(path)
     if isinstance(error, OSError) and error.strerror:
-        message = error.strerror
+        message, hint = error.strerror, way_to(path, error)
     elif kind is not None and kind.name != NPZ.name:
         message, hint = f"this is {kind.name}, not an .npz of plain arrays", kind.for_data or HINT
     elif kind is not None and "allow_pickle" in str(error):

@@ -93,11 +93,22 @@ def match(histograms: Mapping[str, Histogram], levels: Mapping[str, int], *, fil
         file: the file that the histograms come from, for messages.
 
     Raises:
-        CompileError: a layer has no histogram or two, a histogram belongs to no layer or has other levels.
+        CompileError: they are of another network, a layer has no histogram or two, a histogram belongs to no layer or
+            has other levels.
     """
     by_module: dict[str, list[str]] = {}
     for name in histograms:
         by_module.setdefault(module_name(name), []).append(name)
+    layers = {module_name(label) for label in levels}
+    without = [label for label in levels if label not in histograms and module_name(label) not in by_module]
+    strange = [name for name in histograms if name not in levels and module_name(name) not in layers]
+    if without and strange:
+        raise CompileError(
+            f"these histograms are of another network: {len(without)} of the {len(levels)} layers of this one have "
+            f"none ({_some(without)}), and {len(strange)} of them belong to no layer of it ({_some(strange)})",
+            file=file,
+            hint="Count them again with this model.",
+        )
     found: Histograms = {}
     for label, count in levels.items():
         names = [label] if label in histograms else by_module.get(module_name(label), [])
@@ -124,6 +135,10 @@ def match(histograms: Mapping[str, Histogram], levels: Mapping[str, int], *, fil
             hint=f"They are of: {', '.join(histograms)}; its layers are: {', '.join(levels)}.",
         )
     return found
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
 
 
 def module_name(label: str) -> str:

@@ -11,7 +11,7 @@ import click
 
 from pascalc.cli.group import Command
 from pascalc.cli.options import FILE, OUTPUT, Positive, batch_option, data_option, json_option, limit_option
-from pascalc.cli.output import macs, progress_bar, show
+from pascalc.cli.output import macs, named, progress_bar, show
 from pascalc.files import printable, write_atomically
 from pascalc.metadata import ann_is, recorded_correction
 from pascalc.modelfile import load
@@ -241,7 +241,7 @@ def reduce_command(model: Path, fails: str, output: Path | None, timeout: float,
     with progress_bar("reducing") as progress:
         result = reduce_model(model, fails, output, timeout=timeout, progress=progress)
     before, after = result.nodes
-    text = f"{result.output}: {before} -> {after} nodes; status {result.status}; {result.runs} runs"
+    text = f"{named(result.output)}: {before} -> {after} nodes; status {result.status}; {result.runs} runs"
     values = {"output": str(result.output), "status": result.status, "nodes": [before, after], "runs": result.runs}
     show(text, values, json_file)
 

@@ -24,7 +24,7 @@ from pascalc.cli.options import (
     levels_option,
     steps_option,
 )
-from pascalc.cli.output import macs, progress_bar, say, show
+from pascalc.cli.output import macs, named, progress_bar, say, show
 from pascalc.files import write_atomically
 from pascalc.metadata import recorded_correction
 from pascalc.ops import NEURON_MODELS
@@ -108,7 +108,7 @@ def compile_command(
     found = result.network.neurons
     not_spiking = result.network.not_spiking
     lines = [
-        f"{result.source} -> {result.output}",
+        f"{result.source} -> {named(result.output)}",
         f"{len(found)} layers of {neuron} neurons, {schedule}; levels {_span([n.levels for n in found])}, "
         f"{macs(result.network.macs, result.network.spiking_macs)}",
     ]
@@ -194,7 +194,7 @@ def histogram_command(model: Path, calib: Path, output: Path, batch: int) -> Non
     with progress_bar("counting") as progress:
         counted = calibrate.measure(model, calib, batch=batch, progress=progress)
     write_atomically(output, [histograms.to_json(counted).encode()])
-    say(f"{output}: {len(counted)} layers, {sum(h.samples for h in counted.values())} activations")
+    say(f"{named(output)}: {len(counted)} layers, {sum(h.samples for h in counted.values())} activations")
 
 
 def _planned(

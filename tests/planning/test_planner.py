@@ -99,7 +99,9 @@ def test_recorded_histograms_of_other_layers(folder: Path) -> None:
     model = onnx.load(folder / "bn.onnx")
     onnx.helper.set_model_props(model, {histograms.METADATA_KEY: '{"one": [1, 1, 1, 1, 1], "second": [1, 1, 1, 1, 1]}'})
     onnx.save(model, folder / "recorded.onnx")
-    with pytest.raises(CompileError, match=r"recorded.onnx: there is no histogram for this layer \(node 'first'\)"):
+    with pytest.raises(
+        CompileError, match=r"recorded.onnx: these histograms are of another network: 1 of the 2 layers"
+    ):
         plan_by_metric(folder / "recorded.onnx", 2)
 
 
