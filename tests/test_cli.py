@@ -22,6 +22,7 @@ from pascalc.cli import main
 from pascalc.inspector import inspect
 from pascalc.passes import SCHEDULES
 from pascalc.runtime import InferenceSession
+from pascalc.tables import counted
 from tests.small_networks import images, residual_network, write
 
 NEURONS = ["stem", "left", "join", "deep", "hidden"]
@@ -236,6 +237,22 @@ def test_passes(folder: Path) -> None:
     lines = run("passes").splitlines()
     assert len(lines) == sum(map(len, SCHEDULES.values()))
     assert "Replace every form of the QCFS activation by one explicit QCFS operator." in run("passes")
+
+
+def test_one_of_something(folder: Path) -> None:
+    data = ["--data", folder / "data.npz", "--limit", 1]
+    assert "\n1 sample, 736 neurons: 0 root mismatches, " in run(
+        "verify", folder / "model.onnx", folder / "snn.onnx", *data
+    )
+    assert "1 sample: accuracy" in run("eval", folder / "snn.onnx", *data)
+    assert "measured on 1 sample\n" in run("report", folder / "snn.onnx", *data)
+    assert (counted(0, "node"), counted(1, "mismatch", "mismatches")) == ("0 nodes", "1 mismatch")
+
+
+def test_the_help_calls_a_number_n() -> None:
+    for name in main.commands:
+        assert "RANGE" not in run(name, "--help")
+        assert "INTEGER" not in run(name, "--help")
 
 
 def test_help_and_version() -> None:

@@ -16,7 +16,7 @@ from pascalc.files import printable, write_atomically
 from pascalc.metadata import ann_is, recorded_correction
 from pascalc.modelfile import load
 from pascalc.passes import SCHEDULES
-from pascalc.tables import table
+from pascalc.tables import counted, table
 
 #: Findings that are printed; JSON has them all.
 _SHOWN = 20
@@ -78,12 +78,15 @@ def verify_command(
     lines = [
         table(header, rows),
         "",
-        f"{result.samples} samples, {total} neurons: {roots} root mismatches, "
+        f"{counted(result.samples, 'sample')}, {counted(total, 'neuron')}: "
+        f"{counted(roots, 'root mismatch', 'root mismatches')}, "
         f"{sum(x.roots_beyond_bound for x in result.layers)} of them beyond the rounding bound",
         f"classifications differing: {result.argmax_mismatches} (the source from itself, unoptimised: "
         f"{result.source_self_mismatches}); largest output difference {result.max_abs_output_diff:.2g}",
-        f"the files' own outputs had to agree in {result.answers_compared} samples, in which no count differs",
-        f"random levels: {result.probes} samples, in batches of {', '.join(map(str, result.batch_sizes)) or 'none'}",
+        f"the files' own outputs had to agree in {counted(result.answers_compared, 'sample')}, in which no count "
+        "differs",
+        f"random levels: {counted(result.probes, 'sample')}, in batches of "
+        f"{', '.join(map(str, result.batch_sizes)) or 'none'}",
     ]
     if not result.data:
         lines.append(
@@ -157,7 +160,7 @@ def eval_command(model: Path, data: Path, limit: int | None, batch: int, kernels
         result = evaluate(model, data, limit=limit, batch=batch, kernels=kernels, progress=progress)
     rows = [(x.name, x.levels, x.steps_out, x.neurons, f"{x.spike_rate:.3f}") for x in result.layers]
     accuracy = "no labels" if result.top1 is None else f"accuracy {result.top1:.2%}"
-    text = f"{result.samples} samples: {accuracy}, {result.seconds / result.samples * 1e3:.2f} ms a sample"
+    text = f"{counted(result.samples, 'sample')}: {accuracy}, {result.seconds / result.samples * 1e3:.2f} ms a sample"
     if rows:
         text = table(["layer", "L", "steps", "neurons", "spikes a neuron"], rows) + "\n\n" + text
     if result.spike_rate is not None:
@@ -241,7 +244,8 @@ def reduce_command(model: Path, fails: str, output: Path | None, timeout: float,
     with progress_bar("reducing") as progress:
         result = reduce_model(model, fails, output, timeout=timeout, progress=progress)
     before, after = result.nodes
-    text = f"{named(result.output)}: {before} -> {after} nodes; status {result.status}; {result.runs} runs"
+    text = f"{named(result.output)}: {before} -> {counted(after, 'node')}; status {result.status}; "
+    text += counted(result.runs, "run")
     values = {"output": str(result.output), "status": result.status, "nodes": [before, after], "runs": result.runs}
     show(text, values, json_file)
 

@@ -29,7 +29,7 @@ from pascalc.files import write_atomically
 from pascalc.metadata import recorded_correction
 from pascalc.ops import NEURON_MODELS
 from pascalc.passes import SCHEDULES
-from pascalc.tables import table
+from pascalc.tables import counted, table
 
 if TYPE_CHECKING:
     from pascalc.graph import Note
@@ -109,7 +109,7 @@ def compile_command(
     not_spiking = result.network.not_spiking
     lines = [
         f"{result.source} -> {named(result.output)}",
-        f"{len(found)} layers of {neuron} neurons, {schedule}; levels {_span([n.levels for n in found])}, "
+        f"{counted(len(found), 'layer')} of {neuron} neurons, {schedule}; levels {_span([n.levels for n in found])}, "
         f"{macs(result.network.macs, result.network.spiking_macs)}",
     ]
     values = result.to_json()
@@ -192,9 +192,9 @@ def histogram_command(model: Path, calib: Path, output: Path, batch: int) -> Non
     from pascalc.planning import calibrate
 
     with progress_bar("counting") as progress:
-        counted = calibrate.measure(model, calib, batch=batch, progress=progress)
-    write_atomically(output, [histograms.to_json(counted).encode()])
-    say(f"{named(output)}: {len(counted)} layers, {sum(h.samples for h in counted.values())} activations")
+        found = calibrate.measure(model, calib, batch=batch, progress=progress)
+    write_atomically(output, [histograms.to_json(found).encode()])
+    say(f"{named(output)}: {counted(len(found), 'layer')}, {sum(h.samples for h in found.values())} activations")
 
 
 def _planned(
@@ -288,7 +288,7 @@ def _plan_report(
 
 
 def _effect(source: Effect, effect: Effect, calib: Path) -> str:
-    text = f"On the {effect.samples} samples of {calib.name}: "
+    text = f"On the {counted(effect.samples, 'sample')} of {calib.name}: "
     if effect.agreement is None:
         return f"{text}the output is no classification, so what changes is not known"
     text += f"{effect.agreement:.2%} classified as by the source, divergence from it {effect.divergence:.3g}"
@@ -303,8 +303,8 @@ def _decided(corrected: Correction) -> list[str]:
         return []
     each = ", ".join(f"{name} {value:.3g}" for name, value in corrected.divergence.items())
     return [
-        f"The correction is the one of the least divergence, not of the best accuracy, on the {corrected.samples} "
-        f"samples held out from the fit: {each}"
+        f"The correction is the one of the least divergence, not of the best accuracy, on the "
+        f"{counted(corrected.samples, 'sample')} held out from the fit: {each}"
     ]
 
 

@@ -23,6 +23,7 @@ from pascalc.planning.correction import Correction
 from pascalc.planning.sensitivity import MOST_SAMPLES, Search, check_budget, check_steps
 from pascalc.planning.steps import Steps, effective_steps
 from pascalc.planning.streaming import open_samples
+from pascalc.tables import counted
 
 Progress = Callable[[int, int], None]
 
@@ -200,7 +201,7 @@ def plan_by_budget(
     chosen = search.within(budget, correct=correct)
     statistics = (
         f"sensitivities measured on {Path(calibration).name}: at most {_percent(budget)} of the classifications change "
-        f"on {len(search.searched)} samples and on {len(search.held_out)} held out"
+        f"on {counted(len(search.searched), 'sample')} and on {len(search.held_out)} held out"
     )
     planned = describe(source, _as_plan(chosen.levels), None, statistics)
     return replace(planned, warnings=_too_few(budget, min(len(search.searched), len(search.held_out))))
@@ -215,8 +216,8 @@ def _too_few(budget: float, samples: int) -> tuple[str, ...]:
         f"give {needed} samples" if needed <= MOST_SAMPLES else f"more than {MOST_SAMPLES} samples are never looked at"
     )
     return (
-        f"one of the {samples} samples of a half is more than the budget of {_percent(budget)}, so that none may "
-        f"change: {way}",
+        f"each half of the data has {counted(samples, 'sample')}, of which one is more than the budget of "
+        f"{_percent(budget)}, so that none may change: {way}",
     )
 
 
@@ -247,7 +248,7 @@ def plan_by_steps(
     """
     check_steps(steps)
     search = Search(source, calibration, batch=batch, progress=progress)
-    statistics = f"sensitivities measured on {len(search.searched)} samples of {Path(calibration).name}"
+    statistics = f"sensitivities measured on {counted(len(search.searched), 'sample')} of {Path(calibration).name}"
     return describe(source, _as_plan(search.at_most(steps)), None, statistics)
 
 
