@@ -240,8 +240,8 @@ def test_levels_by_sensitivity(folder: Path, options: list[str]) -> None:
     [
         (
             "3.3%",
-            "each half of the data has 30 samples, of which one is more than the budget of 3.3%, so that none may change: "
-            "give 62 samples",
+            "each half of the data has 30 samples, of which one is more than the budget of 3.3%, so that none may "
+            "change: give 62 samples",
         ),
         ("0.7%", "more than the budget of 0.7%, so that none may change: give 286 samples"),
         ("0.05%", "more than the budget of 0.05%, so that none may change: more than 2000 samples are never looked at"),
