@@ -254,7 +254,7 @@ def cli() -> str:
 
 def _option(option: click.Option) -> str:
     kind = option.type
-    value = "" if option.is_flag else option.metavar or "N"
+    value = "" if option.is_flag else str(option.metavar)
     if isinstance(kind, click.Choice):
         value = " or ".join(str(choice) for choice in kind.choices)
     names = ", ".join(f"`{name}`" for name in option.opts)

@@ -15,6 +15,7 @@ import onnx
 from pascalc import hints
 from pascalc.errors import CompileError
 from pascalc.filekinds import NPY, NPZ, kind_of_file
+from pascalc.files import way_to
 from pascalc.graph import Array
 
 #: The array that holds the labels, and the one that holds the samples of a network's only input.
@@ -37,7 +38,7 @@ def unreadable(path: Path, error: Exception | None = None) -> CompileError:
     hint = HINT
     kind = kind_of_file(path)
     if isinstance(error, OSError) and error.strerror:
-        message = error.strerror
+        message, hint = error.strerror, way_to(path, error)
     elif kind is not None and kind.name == NPY.name:
         message = f"it is not a .npy of plain numbers ({error})"
     elif kind is not None and kind.name != NPZ.name:

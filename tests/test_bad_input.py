@@ -386,7 +386,13 @@ def model(tmp_path: Path) -> Path:
 
 def test_an_output_in_a_folder_that_does_not_exist(model: Path, tmp_path: Path) -> None:
     message = refused("compile", model, "-o", tmp_path / "none" / "out.onnx")
-    assert f"{tmp_path / 'none' / 'out.onnx'}: the output cannot be written: No such file or directory" in message
+    told = (
+        f"the output cannot be written: the folder {tmp_path / 'none'} does not exist. Nothing was written; create it"
+    )
+    assert f"{tmp_path / 'none' / 'out.onnx'}: {told}" in message
+    (tmp_path / "link.onnx").symlink_to(tmp_path / "gone" / "out.onnx")
+    assert f"the folder {tmp_path / 'gone'} does not exist" in refused("compile", model, "-o", tmp_path / "link.onnx")
+    (tmp_path / "link.onnx").unlink()
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 
 
@@ -593,12 +599,30 @@ def test_bad_data(case: str, model: Path, tmp_path: Path) -> None:
     assert expected in message
 
 
+_CALIB = ["-o", "/dev/null", "--calib"]
+
+
 def test_data_that_cannot_be_read(model: Path, tmp_path: Path) -> None:
     data = tmp_path / "data.npz"
-    for command in (["eval", model], ["verify", model, model]):
-        assert f"{data}: the data cannot be read: No such file or directory." in refused(*command, "--data", data)
+    reason = "No such file or directory."
+    for command in (["eval", model, "--data"], ["verify", model, model, "--data"], ["histogram", model, *_CALIB]):
+        # and not how data is saved: it is the path that is wrong
+        assert refused(*command, data).rstrip() == f"pascalc: {data}: the data cannot be read: {reason}"
     data.mkdir()
     assert f"{data}: the folder holds no .npz files." in refused("eval", model, "--data", data)
+
+
+def test_a_folder_that_does_not_exist(model: Path, tmp_path: Path) -> None:
+    for command in (["inspect"], ["eval", model, "--data"], ["compile", model, "--plan"]):
+        message = refused(*command, tmp_path / "none" / "file")
+        assert f"No such file or directory. There is no folder {tmp_path / 'none'}." in message
+
+
+def test_stdin_by_a_dash(model: Path, tmp_path: Path) -> None:
+    for command in (["compile"], ["inspect"], ["eval", model, "--data"], ["histogram", model, *_CALIB]):
+        assert "'-' is not stdin here, which is not read: write the file to disk" in refused(*command, "-")
+    for command in (["compile", model, "--plan"], ["plan", model, "--al-clusters", 1, "--histograms"]):
+        assert "'-' is not stdin here: write /dev/stdin." in refused(*command, "-")
 
 
 def test_data_damaged_anywhere(model: Path, tmp_path: Path) -> None:

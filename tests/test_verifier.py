@@ -221,7 +221,7 @@ def test_a_root_within_the_bound_is_no_difference_and_one_beyond_is() -> None:
     assert (result.equivalent, result.first_difference, result.findings()) == (True, "", [])
     layer.roots_beyond_bound = 1
     assert (result.equivalent, result.first_difference) == (False, "a")
-    assert result.findings() == ["a: 1 root mismatches beyond the rounding bound"]
+    assert result.findings() == ["a: 1 root mismatch beyond the rounding bound"]
     assert result.to_json()["equivalent"] is False
 
 

@@ -20,11 +20,13 @@ from pascalc.cli.options import (
     limit_option,
     workers_options,
 )
-from pascalc.cli.output import macs, progress_bar, show
+from pascalc.cli.output import macs, named, progress_bar, show
 from pascalc.files import printable, write_atomically
+from pascalc.metadata import ann_is, recorded_correction
+from pascalc.modelfile import load
 from pascalc.ops import Pasc
 from pascalc.passes import SCHEDULES
-from pascalc.tables import table
+from pascalc.tables import counted, table
 
 if TYPE_CHECKING:
     from pascalc.verifier.record import Verification
@@ -106,12 +108,15 @@ def verify_command(
     lines = [
         table(header, rows),
         "",
-        f"{result.samples} samples, {total} neurons: {roots} root mismatches, "
+        f"{counted(result.samples, 'sample')}, {counted(total, 'neuron')}: "
+        f"{counted(roots, 'root mismatch', 'root mismatches')}, "
         f"{sum(x.roots_beyond_bound for x in result.layers)} of them beyond the rounding bound",
         f"classifications differing: {result.argmax_mismatches} (the source from itself, unoptimised: "
         f"{result.source_self_mismatches}); largest output difference {result.max_abs_output_diff:.2g}",
-        f"the files' own outputs had to agree in {result.answers_compared} samples, in which no count differs",
-        f"random levels: {result.probes} samples, in batches of {', '.join(map(str, result.batch_sizes)) or 'none'}",
+        f"the files' own outputs had to agree in {counted(result.answers_compared, 'sample')}, in which no count "
+        "differs",
+        f"random levels: {counted(result.probes, 'sample')}, in batches of "
+        f"{', '.join(map(str, result.batch_sizes)) or 'none'}",
     ]
     if not result.data:
         lines.append(
@@ -119,6 +124,10 @@ def verify_command(
             "often rounding crosses a half point on real inputs (--data)"
         )
     lines += [f"taken from the file's own word: {line}" for line in result.trusted]
+    if result.source_recorded is False:
+        lines.append(f"the file says that it was compiled from another file than {model}")
+    if not result.equivalent:
+        lines += _said_of_correction(model, compiled)
     for root in result.roots[:10]:
         lines.append(
             f"root: {root.layer} sample {root.sample} {root.index}: {root.source_count} -> {root.count}, "
@@ -128,8 +137,6 @@ def verify_command(
     lines += findings[:_SHOWN]
     if len(findings) > _SHOWN:
         lines.append(f"... and {len(findings) - _SHOWN} more")
-    if result.source_recorded is False:
-        lines.append(f"the file says that it was compiled from another file than {model}")
     levels = ", at the levels that the file says that it was compiled to" if result.requantised else ""
     if not result.translated:
         verdict = f"NOT equivalent: {result.first_difference or result.problems[0]}"
@@ -155,6 +162,17 @@ def _lossy(result: Verification) -> list[str]:
     header = ["layer", "L", "most spikes", "conversion error", "its own part"]
     note = "conversion error: the mean difference of an activation from the source's, in units of theta"
     return [table(header, rows), note]
+
+
+def _said_of_correction(model: Path, compiled: Path) -> list[str]:
+    """That the compiled file says that it was corrected, unless it was made from the very network beside it."""
+    metadata, digest = load(compiled).metadata, load(model).digest
+    method = recorded_correction(metadata)
+    if not method or ann_is(metadata, digest):
+        return []
+    return [
+        f"the file says that it was corrected ({method}): compare it with the network that `compile --save-ann` wrote"
+    ]
 
 
 def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | None, seed: int) -> str:
@@ -198,7 +216,7 @@ def eval_command(
         )
     rows = [(x.name, x.levels, x.steps_out, x.neurons, f"{x.spike_rate:.3f}") for x in result.layers]
     accuracy = "no labels" if result.top1 is None else f"accuracy {result.top1:.2%}"
-    text = f"{result.samples} samples: {accuracy}, {result.seconds / result.samples * 1e3:.2f} ms a sample"
+    text = f"{counted(result.samples, 'sample')}: {accuracy}, {result.seconds / result.samples * 1e3:.2f} ms a sample"
     if rows:
         text = table(["layer", "L", "steps", "neurons", "spikes a neuron"], rows) + "\n\n" + text
     if result.spike_rate is not None:
@@ -236,7 +254,9 @@ def inspect_command(model: Path, json_file: str | None) -> None:
     metavar="DATA",
     help="An .npz (x: inputs), a .npy, or a folder of .npz shards; without it, spike rates are assumed.",
 )
-@click.option("--plan", "plan_file", type=FILE, metavar="PLAN.json", help="The plan behind its levels, for the HTML.")
+@click.option(
+    "--plan", "plan_file", type=FILE, metavar="PLAN.json", help="The plan behind its levels, for the HTML and T_norm."
+)
 @click.option("--html", "html_file", type=OUTPUT, metavar="OUT.html", help="Write the report with plots, in one file.")
 @limit_option
 @batch_option
@@ -290,7 +310,8 @@ def reduce_command(model: Path, fails: str, output: Path | None, timeout: float,
     with progress_bar("reducing") as progress:
         result = reduce_model(model, fails, output, timeout=timeout, progress=progress)
     before, after = result.nodes
-    text = f"{result.output}: {before} -> {after} nodes; status {result.status}; {result.runs} runs"
+    text = f"{named(result.output)}: {before} -> {counted(after, 'node')}; status {result.status}; "
+    text += counted(result.runs, "run")
     values = {"output": str(result.output), "status": result.status, "nodes": [before, after], "runs": result.runs}
     show(text, values, json_file)
 

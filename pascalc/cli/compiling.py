@@ -25,11 +25,12 @@ from pascalc.cli.options import (
     steps_option,
     workers_options,
 )
-from pascalc.cli.output import macs, progress_bar, say, show
+from pascalc.cli.output import macs, named, progress_bar, say, show
 from pascalc.files import write_atomically
+from pascalc.metadata import recorded_correction
 from pascalc.ops import NEURON_MODELS
 from pascalc.passes import SCHEDULES
-from pascalc.tables import table
+from pascalc.tables import counted, table
 
 if TYPE_CHECKING:
     from pascalc.graph import Note
@@ -117,15 +118,15 @@ def compile_command(
         stop_after=stop_after,
         dump_ir=dump_ir,
         levels=None if planned is None else planned.plan,
-        correction=None if corrected is None else corrected.as_pass(),
+        correction=corrected,
         save_ann=save_ann,
         dynamic_batch=dynamic_batch,
     )
     found = result.network.neurons
     not_spiking = result.network.not_spiking
     lines = [
-        f"{result.source} -> {result.output}",
-        f"{len(found)} layers of {neuron} neurons, {schedule}; levels {_span([n.levels for n in found])}, "
+        f"{result.source} -> {named(result.output)}",
+        f"{counted(len(found), 'layer')} of {neuron} neurons, {schedule}; levels {_span([n.levels for n in found])}, "
         f"{macs(result.network.macs, result.network.spiking_macs)}",
     ]
     values = result.to_json()
@@ -135,6 +136,11 @@ def compile_command(
     if not_spiking:
         lines.append(f"Computed, not spiking ({len(not_spiking)}): " + "; ".join(_some(not_spiking)))
     lines += [f"Warning: {text}" for text in _warnings(result.notes)]
+    if recorded_correction(result.network.metadata) and save_ann is None:
+        lines.append(
+            "Note: the spiking network is that of the corrected network, which was not kept, and `verify` compares it "
+            "with that alone: --save-ann FILE keeps it"
+        )
     if explain:
         notes = [(n.source, n.node, n.reason) for n in result.notes]
         lines.append("\n" + (table(["pass", "node", "why"], notes) if notes else "Nothing was refused."))
@@ -186,6 +192,11 @@ def plan_command(
         raise click.UsageError("say how to choose the levels: --al-clusters N, --al-budget P% or --al-steps T")
     corrected = _corrected(model, planned, calib, dask) if correct else None
     text, values = _plan_report(model, planned, calib, corrected, dask)
+    if output is not None and corrected is not None and corrected.as_pass() is not None:
+        text += (
+            "\nNote: the plan file holds the levels and not the correction, which `compile --plan` makes again where "
+            "it is given --calib and --correct too"
+        )
     if output is not None:
         write_atomically(output, [planned.plan.to_json().encode()])
     show(text, {"plan": json.loads(planned.plan.to_json()), **values}, json_file)
@@ -207,9 +218,9 @@ def histogram_command(
     from pascalc.planning import calibrate
 
     with progress_bar("counting") as progress:
-        counted = calibrate.measure(model, calib, batch=batch, workers=workers, dask=dask, progress=progress)
-    write_atomically(output, [histograms.to_json(counted).encode()])
-    say(f"{output}: {len(counted)} layers, {sum(h.samples for h in counted.values())} activations")
+        found = calibrate.measure(model, calib, batch=batch, workers=workers, dask=dask, progress=progress)
+    write_atomically(output, [histograms.to_json(found).encode()])
+    say(f"{named(output)}: {counted(len(found), 'layer')}, {sum(h.samples for h in found.values())} activations")
 
 
 def _shared(workers: int | None, dask: str | None, calib: Path | None) -> str | None:
@@ -292,6 +303,7 @@ def _plan_report(
         f"{after.paper:.2f} by the paper's estimator (0.75 spikes a neuron assumed), {before.full:.2f} -> "
         f"{after.full:.2f} by the full one ({after.rates})",
     ]
+    lines += [f"Warning: {text}" for text in planned.warnings]
     values = planned.to_json()
     if any(planned.source_levels.get(name, level) != level for name, level in planned.levels.items()):
         lines.append("Requantising changes the function of the network.")
@@ -303,21 +315,34 @@ def _plan_report(
             if corrected is not None:
                 with progress_bar("measuring") as progress:
                     _, effect = measure_effect(model, calib, planned.levels, corrected, dask=dask, progress=progress)
-                values["correction"] = {"method": corrected.method, **asdict(effect)}
+                decided = {"divergence": dict(corrected.divergence), "samples": corrected.samples}
+                values["correction"] = {"method": corrected.method, "decided": decided, **asdict(effect)}
                 lines.append(f"Corrected ({corrected.method}): {_effect(source, effect, calib)}")
+                lines += _decided(corrected)
         else:
             lines.append("What that does to the accuracy is not known without data: --calib DATA.npz.")
     return "\n".join(lines), values
 
 
 def _effect(source: Effect, effect: Effect, calib: Path) -> str:
-    text = f"On the {effect.samples} samples of {calib.name}: "
+    text = f"On the {counted(effect.samples, 'sample')} of {calib.name}: "
     if effect.agreement is None:
         return f"{text}the output is no classification, so what changes is not known"
-    text += f"{effect.agreement:.2%} classified as by the source"
+    text += f"{effect.agreement:.2%} classified as by the source, divergence from it {effect.divergence:.3g}"
     if source.accuracy is None or effect.accuracy is None:
         return text
     return f"{text}; accuracy {source.accuracy:.2%} -> {effect.accuracy:.2%}"
+
+
+def _decided(corrected: Correction) -> list[str]:
+    """Why that correction, which need not be the one of the best accuracy."""
+    if not corrected.divergence:
+        return []
+    each = ", ".join(f"{name} {value:.3g}" for name, value in corrected.divergence.items())
+    return [
+        f"The correction is the one of the least divergence, not of the best accuracy, on the "
+        f"{counted(corrected.samples, 'sample')} held out from the fit: {each}"
+    ]
 
 
 def _span(levels: list[int]) -> str:

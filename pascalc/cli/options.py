@@ -61,7 +61,9 @@ json_option = click.option(
     help="Write the report as JSON; '-' for stdout.",
 )
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first N samples.", metavar="N")
-batch_option = click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Samples a run.")
+batch_option = click.option(
+    "--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Samples a run.", metavar="N"
+)
 
 
 def workers_options(command: Any) -> Any:

@@ -81,16 +81,26 @@ class _Table:
 
 @dataclass(frozen=True)
 class Correction:
-    """A setting with its correction, and which method it comes from: one of `METHODS`, or "none"."""
+    """A setting with its correction, and how it was decided.
+
+    Attributes:
+        setting: the levels, with shifts and thresholds where there is a correction.
+        method: which one is kept: one of `METHODS`, or "none".
+        divergence: by method, "none" included, the divergence from the source that decides, the least being kept; empty
+            where the output has none.
+        samples: the samples held out from the fit that it was measured on.
+    """
 
     setting: Setting
     method: str
+    divergence: Mapping[str, float]
+    samples: int
 
     def as_pass(self) -> ApplyCorrection | None:
         """The correction as a pass of the compiler; None where none helps."""
         if self.method == "none":
             return None
-        return ApplyCorrection(shifts=self.setting.shifts, thresholds=self.setting.thresholds)
+        return ApplyCorrection(self.setting.shifts, self.setting.thresholds, self.method)
 
 
 def fit(
@@ -134,12 +144,13 @@ def fit(
             )
         if progress is not None:
             progress(done, len(network.labels))
-    found["none"] = plain
+    found = {"none": plain, **found}  # first, so that it is kept where a correction makes no difference
     measured = effects(network, held_out, list(found.values()), batch=batch, pool=pool)
-    if any(effect.divergence is None for effect in measured):
-        return Correction(plain, "none")
-    best = min(zip(measured, found, strict=True), key=lambda pair: pair[0].divergence or 0.0)[1]
-    return Correction(found[best], best)
+    divergence = {
+        name: effect.divergence for name, effect in zip(found, measured, strict=True) if effect.divergence is not None
+    }
+    best = min(divergence, key=lambda name: divergence[name], default="none")
+    return Correction(found[best], best, divergence, len(held_out))
 
 
 def _observe(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from pascalc.planning import bn_statistics, correction
 from pascalc.planning.adjustable import AdjustableNetwork, Effect, Setting, effects, planned_neurons
 from pascalc.planning.calibrate import measure
 from pascalc.planning.correction import Correction
-from pascalc.planning.sensitivity import Search, check_budget, check_steps
+from pascalc.planning.sensitivity import MOST_SAMPLES, Search, check_budget, check_steps
 from pascalc.planning.steps import Steps, effective_steps
 from pascalc.stream import open_samples
+from pascalc.tables import counted
 from pascalc.workers import check_sharing, working
 
 
@@ -36,6 +38,7 @@ class Planned:
         statistics: where the histograms come from, as a sentence.
         before: effective time steps at the source's levels.
         after: effective time steps at the plan's.
+        warnings: what makes the plan worth less than was asked for, a sentence each.
     """
 
     plan: Plan
@@ -43,6 +46,7 @@ class Planned:
     statistics: str
     before: Steps
     after: Steps
+    warnings: tuple[str, ...] = ()
 
     @property
     def levels(self) -> dict[str, int]:
@@ -56,6 +60,7 @@ class Planned:
             "source_levels": self.source_levels,
             "levels": self.levels,
             "effective_steps": {"source": asdict(self.before), "plan": asdict(self.after)},
+            "warnings": list(self.warnings),
         }
 
 
@@ -207,10 +212,29 @@ def plan_by_budget(
         search = Search(source, calibration, batch=batch, progress=progress, pool=pool)
         chosen = search.within(budget, correct=correct)
     statistics = (
-        f"sensitivities measured on {Path(calibration).name}: at most {budget:.3g} of the classifications change on "
-        f"{len(search.searched)} samples and on {len(search.held_out)} held out"
+        f"sensitivities measured on {Path(calibration).name}: at most {_percent(budget)} of the classifications change "
+        f"on {counted(len(search.searched), 'sample')} and on {len(search.held_out)} held out"
     )
-    return describe(source, _as_plan(chosen.levels), None, statistics)
+    planned = describe(source, _as_plan(chosen.levels), None, statistics)
+    return replace(planned, warnings=_too_few(budget, min(len(search.searched), len(search.held_out))))
+
+
+def _too_few(budget: float, samples: int) -> tuple[str, ...]:
+    """A warning where even one of the samples of a half is more than the budget, so that it means none."""
+    if not 0 < budget < 1 / samples:
+        return ()
+    needed = 2 * math.ceil(1 / budget)
+    way = (
+        f"give {needed} samples" if needed <= MOST_SAMPLES else f"more than {MOST_SAMPLES} samples are never looked at"
+    )
+    return (
+        f"each half of the data has {counted(samples, 'sample')}, of which one is more than the budget of "
+        f"{_percent(budget)}, so that none may change: {way}",
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.6g}%"
 
 
 def plan_by_steps(
@@ -241,7 +265,7 @@ def plan_by_steps(
     check_steps(steps)
     with working(workers, dask, calibration) as pool:
         search = Search(source, calibration, batch=batch, progress=progress, pool=pool)
-    statistics = f"sensitivities measured on {len(search.searched)} samples of {Path(calibration).name}"
+    statistics = f"sensitivities measured on {counted(len(search.searched), 'sample')} of {Path(calibration).name}"
     return describe(source, _as_plan(search.at_most(steps)), None, statistics)
 
 

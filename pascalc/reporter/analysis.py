@@ -201,10 +201,10 @@ def report(
             be unrolled.
         data: inputs (`pascalc.stream`). Without them, spike rates are assumed to be PASCAL's 0.75, and there are no
             events.
-        plan: the JSON file of the plan that the network was trained or compiled with, for its metrics and clusters.
-            Without it, what the network's metadata holds is shown.
-        limit: only the first so many samples.
-        batch: samples a run.
+        plan: the JSON file of the plan that the network was trained or compiled with, for its metrics and clusters,
+            and for the levels before it, which T_norm takes. Without it, what the network's metadata holds is shown.
+        limit: only the first so many samples; there must be data.
+        batch: samples a run; without data nothing runs.
         workers: share the data among so many processes of one thread each (`pascalc.workers`).
         dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
@@ -212,9 +212,14 @@ def report(
     Raises:
         CompileError: a file cannot be read, the plan is that of another network, the data does not fit the network,
             no layer of the network spikes, two layers of neurons have one label, or something in the network is of
-            unknown size.
+            unknown size; there is a limit, and no data that it is of.
     """
     path = Path(path)
+    if data is None and limit is not None:
+        raise CompileError(
+            f"only the first {limit} samples are asked for, but there is no data",
+            hint="Give data too: --data DATA.npz.",
+        )
     model = distinct(load(path))
     if is_spiking(model):
         analysed_neurons(model)

@@ -6,6 +6,8 @@ from copy import deepcopy
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
+from pascalc.tables import counted
+
 #: Root mismatches listed one by one; all are counted.
 MAX_ROOTS_SHOWN = 1000
 
@@ -222,13 +224,16 @@ class Verification:
         for layer in self.layers:
             lines += [f"{layer.name}: {problem}" for problem in layer.problems]
             if layer.roots_beyond_bound:
-                lines.append(f"{layer.name}: {layer.roots_beyond_bound} root mismatches beyond the rounding bound")
+                roots = counted(layer.roots_beyond_bound, "root mismatch", "root mismatches")
+                lines.append(f"{layer.name}: {roots} beyond the rounding bound")
             if layer.current_excess > 1:
                 lines.append(f"{layer.name}: its current is off by {layer.current_excess:.2g} times the rounding bound")
             if layer.misfired:
-                lines.append(f"{layer.name}: {layer.misfired} values are not what its neurons fire on their currents")
+                values = counted(layer.misfired, "value is", "values are")
+                lines.append(f"{layer.name}: {values} not what its neurons fire on their currents")
             if layer.not_binary:
-                lines.append(f"{layer.name}: {layer.not_binary} spikes are not those of a train of all spikes first")
+                spikes = counted(layer.not_binary, "spike is", "spikes are")
+                lines.append(f"{layer.name}: {spikes} not in a train of all spikes first")
         for check in self.computed:
             lines += [f"{check.name}: {problem}" for problem in check.problems]
             if check.excess > 1:
