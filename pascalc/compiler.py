@@ -15,7 +15,7 @@ from pascalc.files import beside, printable, same
 from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
 from pascalc.metadata import ANN_DIGEST, CORRECTION, LEVELS, NOT_SPIKING, SOURCE_DIGEST
-from pascalc.modelfile import check_output, digest_of, load, save_together
+from pascalc.modelfile import check_output, digest_of, save_together
 from pascalc.neurons import neurons
 from pascalc.ops import neuron_model
 from pascalc.passes import ANALYSIS, ANN, SCHEDULES, Pass
@@ -24,6 +24,7 @@ from pascalc.passes.apply_correction import ApplyCorrection
 from pascalc.passes.free_batch import FreeBatch
 from pascalc.planning.correction import Correction
 from pascalc.planning.planner import Planned
+from pascalc.source import Network, Source, network_of
 from pascalc.version import __version__
 
 
@@ -57,7 +58,7 @@ class Compilation:
 
 
 def compile_model(
-    source: str | Path,
+    source: Network,
     output: str | Path | None = None,
     *,
     neuron: str = "pasc",
@@ -94,6 +95,7 @@ def compile_model(
     Raises:
         CompileError: the source cannot be compiled, or the output cannot be written. No output is left then.
     """
+    read = source if isinstance(source, Source) or save_ann is None else Source(source)  # twice, for the ANN
     source = Path(source)
     if schedule not in SCHEDULES:
         raise CompileError(f"there is no schedule '{schedule}'", file=source, hint=f"There is: {', '.join(SCHEDULES)}.")
@@ -111,7 +113,7 @@ def compile_model(
     changes: list[Pass] = [] if levels is None else [AnnotateAl(levels)]
     changes += [] if correction is None else [correction]
     changes += [FreeBatch()] if dynamic_batch else []
-    model = load(source)
+    model = network_of(read)
     _refuse_other_bodies(model)
     timing = pipeline.Timing()
     observers: list[pipeline.Observer] = [timing]
@@ -130,9 +132,9 @@ def compile_model(
         model.metadata[CORRECTION] = correction.method
     networks = [(model, output)]
     if ann is not None:
-        network = _ann(source, changes)
-        model.metadata[ANN_DIGEST] = digest_of(network)
-        networks.append((network, ann))
+        trained = _ann(read, changes)
+        model.metadata[ANN_DIGEST] = digest_of(trained)
+        networks.append((trained, ann))
     save_together(networks)
     return Compilation(source, output, inspect_model(model), model.notes, timing.rows)
 
@@ -155,9 +157,9 @@ def _with(changes: Sequence[Pass], passes: Sequence[Pass]) -> list[Pass]:
     return [*passes[: len(ANALYSIS)], *changes, *passes[len(ANALYSIS) :]]
 
 
-def _ann(source: Path, changes: Sequence[Pass]) -> Model:
+def _ann(source: Network, changes: Sequence[Pass]) -> Model:
     """The network that is compiled, as an ANN."""
-    model = load(source)
+    model = network_of(source)
     pipeline.run(model, _with(changes, ANN))
     return model
 

@@ -30,6 +30,7 @@ from pascalc.files import write_atomically
 from pascalc.metadata import recorded_correction
 from pascalc.ops import NEURON_MODELS
 from pascalc.passes import SCHEDULES
+from pascalc.source import Network, Source
 from pascalc.tables import counted, table
 
 if TYPE_CHECKING:
@@ -106,11 +107,12 @@ def compile_command(
     from pascalc.compiler import compile_model
 
     asked = {"--plan": plan_file, "--al-clusters": al_clusters, "--al-budget": al_budget, "--al-steps": al_steps}
+    source = Source(model) if any(value is not None for value in asked.values()) else model
     dask = _shared(workers, dask, calib)
-    planned = _planned(model, asked, al_levels, calib, [], correct, dask)
-    corrected = _corrected(model, planned, calib, dask) if correct and planned is not None else None
+    planned = _planned(source, asked, al_levels, calib, [], correct, dask)
+    corrected = _corrected(source, planned, calib, dask) if correct and planned is not None else None
     result = compile_model(
-        model,
+        source,
         output,
         neuron=neuron,
         steps=steps,
@@ -131,7 +133,7 @@ def compile_command(
     ]
     values = result.to_json()
     if planned is not None:
-        text, values["al"] = _plan_report(model, planned, calib, corrected, dask)
+        text, values["al"] = _plan_report(source, planned, calib, corrected, dask)
         lines.insert(1, text + "\n")
     if not_spiking:
         lines.append(f"Computed, not spiking ({len(not_spiking)}): " + "; ".join(_some(not_spiking)))
@@ -186,12 +188,13 @@ def plan_command(
 ) -> None:
     """Plan the levels of every layer of MODEL.onnx."""
     asked = {"--al-clusters": al_clusters, "--al-budget": al_budget, "--al-steps": al_steps}
+    source = Source(model)
     dask = _shared(workers, dask, calib)
-    planned = _planned(model, asked, al_levels, calib, histograms, correct, dask)
+    planned = _planned(source, asked, al_levels, calib, histograms, correct, dask)
     if planned is None:
         raise click.UsageError("say how to choose the levels: --al-clusters N, --al-budget P% or --al-steps T")
-    corrected = _corrected(model, planned, calib, dask) if correct else None
-    text, values = _plan_report(model, planned, calib, corrected, dask)
+    corrected = _corrected(source, planned, calib, dask) if correct else None
+    text, values = _plan_report(source, planned, calib, corrected, dask)
     if output is not None and corrected is not None and corrected.as_pass() is not None:
         text += (
             "\nNote: the plan file holds the levels and not the correction, which `compile --plan` makes again where "
@@ -232,7 +235,7 @@ def _shared(workers: int | None, dask: str | None, calib: Path | None) -> str | 
 
 
 def _planned(
-    model: Path,
+    model: Network,
     asked: dict[str, Any],
     levels: list[int] | None,
     calib: Path | None,
@@ -271,7 +274,7 @@ def _planned(
         return planner.plan_by_steps(model, calib, value, dask=dask, progress=progress)
 
 
-def _corrected(model: Path, planned: Planned, calib: Path | None, dask: str | None) -> Correction:
+def _corrected(model: Network, planned: Planned, calib: Path | None, dask: str | None) -> Correction:
     from pascalc.planning.planner import correct_levels
 
     assert calib is not None  # _planned has asked for it
@@ -280,7 +283,7 @@ def _corrected(model: Path, planned: Planned, calib: Path | None, dask: str | No
 
 
 def _plan_report(
-    model: Path, planned: Planned, calib: Path | None, corrected: Correction | None, dask: str | None
+    model: Network, planned: Planned, calib: Path | None, corrected: Correction | None, dask: str | None
 ) -> tuple[str, dict[str, Any]]:
     """The plan as a table, what it does to the network, and both as values."""
     from pascalc.planning.planner import measure_effect

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import add
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +17,13 @@ from pascalc.answers import agreeing, answers, scores
 from pascalc.errors import CompileError
 from pascalc.folding import Pool, Progress, fold
 from pascalc.graph import Array, Model, sweep
-from pascalc.modelfile import load, to_bytes
+from pascalc.modelfile import to_bytes
 from pascalc.neurons import Neuron, neurons
 from pascalc.passes import ANALYSIS
 from pascalc.planning.explicit import make_adjustable
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
+from pascalc.source import Network, Source, network_of
 from pascalc.stream import Batch, SampleStream
 
 #: Factors on the logits that divergence is computed at.
@@ -88,8 +88,8 @@ class AdjustableNetwork:
         CompileError: the file cannot be read, or has no QCFS activation.
     """
 
-    def __init__(self, source: str | Path, threads: int | None = None) -> None:
-        model = load(source)
+    def __init__(self, source: Network, threads: int | None = None) -> None:
+        model = network_of(source)
         self.output = model.interface_outputs[0].name
         pipeline.run(model, ANALYSIS)
         layers = planned_neurons(model)
@@ -99,11 +99,11 @@ class AdjustableNetwork:
         self.phi = {layer.name: layer.phi for layer in layers}
         make_adjustable(model)
         self._session = InferenceSession(to_bytes(model), threads=threads)
-        self._source, self._threads = Path(source), threads
+        self._source, self._threads = Source.of(source), threads
 
-    def __reduce__(self) -> tuple[type[AdjustableNetwork], tuple[Path, int]]:
+    def __reduce__(self) -> tuple[type[AdjustableNetwork], tuple[Source, int]]:
         """For a worker, which has one thread."""
-        return AdjustableNetwork, (self._source.absolute(), 1)
+        return AdjustableNetwork, (self._source, 1)
 
     def run(self, feeds: Mapping[str, Array], setting: Setting) -> Array:
         """The network's first output for a batch."""
@@ -112,7 +112,7 @@ class AdjustableNetwork:
     def before(self, label: str) -> Callable[[Mapping[str, Array], Setting], Array]:
         """A function of feeds and a setting that gives the pre-activation of one activation, before any shift; it runs
         no more of the network than that needs."""
-        model = load(self._source)
+        model = self._source.model()
         pipeline.run(model, ANALYSIS)
         tensor = make_adjustable(model)[label]
         model.graph.outputs[:] = [tensor]

@@ -21,11 +21,12 @@ from pascalc import pipeline
 from pascalc.al.histograms import Histograms
 from pascalc.al.metrics import Histogram
 from pascalc.folding import Progress, fold
-from pascalc.modelfile import load, to_bytes
+from pascalc.modelfile import to_bytes
 from pascalc.passes import ANALYSIS
 from pascalc.planning.adjustable import planned_neurons
 from pascalc.planning.explicit import expose_counts
 from pascalc.runtime import InferenceSession
+from pascalc.source import Network, network_of
 from pascalc.stream import Batch, open_samples
 from pascalc.workers import working
 
@@ -34,7 +35,7 @@ _MOST_COMPARISONS = 32
 
 
 def measure(
-    source: str | Path,
+    source: Network,
     calibration: str | Path,
     *,
     batch: int = 64,
@@ -59,7 +60,7 @@ def measure(
     Raises:
         CompileError: a file cannot be read, the network has no QCFS activation, or the data does not fit it.
     """
-    model = load(source)
+    model = network_of(source)
     samples = open_samples(calibration, model)
     pipeline.run(model, ANALYSIS)
     layers = planned_neurons(model)

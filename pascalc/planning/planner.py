@@ -15,7 +15,6 @@ from pascalc.al.plan import LayerPlan, Plan, make_plan
 from pascalc.errors import CompileError
 from pascalc.folding import Progress
 from pascalc.graph import Model
-from pascalc.modelfile import load
 from pascalc.passes import ANALYSIS
 from pascalc.planning import bn_statistics, correction
 from pascalc.planning.adjustable import AdjustableNetwork, Effect, Setting, effects, planned_neurons
@@ -23,6 +22,7 @@ from pascalc.planning.calibrate import measure
 from pascalc.planning.correction import Correction
 from pascalc.planning.sensitivity import MOST_SAMPLES, Search, check_budget, check_steps
 from pascalc.planning.steps import Steps, effective_steps
+from pascalc.source import Network, network_of
 from pascalc.stream import open_samples
 from pascalc.tables import counted
 from pascalc.workers import check_sharing, working
@@ -65,7 +65,7 @@ class Planned:
 
 
 def plan_by_metric(
-    source: str | Path,
+    source: Network,
     clusters: int,
     levels: Sequence[int] | None = None,
     *,
@@ -104,7 +104,7 @@ def plan_by_metric(
 
 
 def level_histograms(
-    source: str | Path,
+    source: Network,
     *,
     calibration: str | Path | None = None,
     shards: Sequence[str | Path] = (),
@@ -127,7 +127,7 @@ def level_histograms(
     if calibration is not None:
         counted = measure(source, calibration, batch=batch, workers=workers, dask=dask, progress=progress)
         return counted, f"measured on {Path(calibration).name}"
-    model = load(source)
+    model = network_of(source)
     levels = _levels(model)
     if shards:
         read = histograms.merge([histograms.read(shard) for shard in shards])
@@ -153,7 +153,7 @@ def _levels(model: Model) -> dict[str, int]:
     return {neuron.name: neuron.levels for neuron in planned_neurons(model)}
 
 
-def describe(source: str | Path, plan: Plan, counted: Histograms | None, statistics: str) -> Planned:
+def describe(source: Network, plan: Plan, counted: Histograms | None, statistics: str) -> Planned:
     """A plan with the effective time steps of the network before and after it.
 
     Args:
@@ -166,7 +166,7 @@ def describe(source: str | Path, plan: Plan, counted: Histograms | None, statist
     Raises:
         CompileError: the file cannot be read, or not be compiled at the plan's levels.
     """
-    before = _levels(load(source))
+    before = _levels(network_of(source))
     after = before | {layer.name: layer.levels for layer in plan.layers if layer.name in before}
     if counted is None:
         recorded = {layer.name: layer.histogram for layer in plan.layers if layer.histogram is not None}
@@ -181,7 +181,7 @@ def describe(source: str | Path, plan: Plan, counted: Histograms | None, statist
 
 
 def plan_by_budget(
-    source: str | Path,
+    source: Network,
     calibration: str | Path,
     budget: float,
     *,
@@ -238,7 +238,7 @@ def _percent(share: float) -> str:
 
 
 def plan_by_steps(
-    source: str | Path,
+    source: Network,
     calibration: str | Path,
     steps: float,
     *,
@@ -270,7 +270,7 @@ def plan_by_steps(
 
 
 def correct_levels(
-    source: str | Path,
+    source: Network,
     calibration: str | Path,
     levels: Mapping[str, int],
     *,
@@ -284,7 +284,7 @@ def correct_levels(
     Raises:
         CompileError: a file cannot be read or does not fit the network.
     """
-    samples = open_samples(calibration, load(source))
+    samples = open_samples(calibration, network_of(source))
     with working(workers, dask, calibration) as pool:
         return correction.fit(AdjustableNetwork(source), samples, levels, batch=batch, progress=progress, pool=pool)
 
@@ -294,7 +294,7 @@ def _as_plan(levels: Mapping[str, int]) -> Plan:
 
 
 def measure_effect(
-    source: str | Path,
+    source: Network,
     samples: str | Path,
     levels: Mapping[str, int],
     corrected: Correction | None = None,
@@ -321,7 +321,7 @@ def measure_effect(
     """
     network = AdjustableNetwork(source)
     setting = Setting(levels) if corrected is None else corrected.setting
-    stream = open_samples(samples, load(source))
+    stream = open_samples(samples, network_of(source))
     with working(workers, dask, samples) as pool:
         before, after = effects(network, stream, [Setting(), setting], batch=batch, progress=progress, pool=pool)
     return before, after

@@ -22,10 +22,10 @@ import numpy as np
 from pascalc import energy
 from pascalc.errors import CompileError
 from pascalc.folding import Pool, Progress
-from pascalc.modelfile import load
 from pascalc.planning import correction
 from pascalc.planning.adjustable import AdjustableNetwork, Effect, Setting, effects
 from pascalc.planning.steps import fed_layers, paper_steps
+from pascalc.source import Network, network_of
 from pascalc.stream import SampleStream, open_samples
 
 Levels = dict[str, int]
@@ -83,14 +83,14 @@ class Search:
 
     def __init__(
         self,
-        source: str | Path,
+        source: Network,
         calibration: str | Path,
         *,
         batch: int = 64,
         progress: Progress | None = None,
         pool: Pool | None = None,
     ) -> None:
-        model = load(source)
+        model = network_of(source)
         self.samples = open_samples(calibration, model)
         self.searched, self.held_out = self.samples.halves(MOST_SAMPLES)
         self.source, self.batch, self.progress, self.pool = Path(source), batch, progress, pool
