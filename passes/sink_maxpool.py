@@ -13,6 +13,7 @@ from typing import ClassVar
 import onnx_graphsurgeon as gs
 
 from pascalc.graph import Model, is_operator, is_ours, producer, sort
+from pascalc.linear import is_batched
 from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
 
@@ -61,6 +62,7 @@ def _feeds_only(model: Model, neuron: gs.Node, pool: gs.Node) -> bool:
     by_channel = threshold.ndim == rank - 1 and threshold.shape[0] == threshold.size
     return (
         len(pool.outputs) == 1
+        and is_batched(between)  # else it would be computed on sums
         and not _pools_spikes(pool)
         and len(between.outputs) == 1
         and not model.is_output(between)

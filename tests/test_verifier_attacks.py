@@ -484,6 +484,21 @@ def test_what_is_computed_is_infinite_here_and_there(tmp_path: Path) -> None:
         assert result.equivalent, result.findings()
 
 
+def test_a_maxpool_of_what_is_not_batched(tmp_path: Path) -> None:
+    """It is computed on sums, so that it must not move behind its neuron."""
+    b = Builder(3)
+    scales = b.constant("scales", [1.64, 1.1, 2.8, 2.3])
+    larger = b.node("Resize", [b.input("x", ["N", 4, 2, 2]), "", scales], "larger", mode="nearest")
+    pooled = b.node("MaxPool", [larger], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    y = b.qcfs(pooled, "act", 1, 0.5)
+    case = Case(
+        tmp_path,
+        b.model({"y": y}, (None, 4, None, None)),
+        {"x": np.abs(rows(24)[:, :4]).repeat(4).reshape(24, 4, 2, 2)},
+    )
+    assert case.verify(data=False).equivalent
+
+
 def test_a_maxpool_behind_a_layer_with_a_threshold_folded_in(tmp_path: Path) -> None:
     """It gets a multiple of what the source's gets."""
     b = Builder(3)
