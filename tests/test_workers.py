@@ -338,7 +338,7 @@ def test_a_script_that_starts_workers_without_a_guard(folder: Path, tmp_path: Pa
 
 def found_record(seed: int) -> Verification:
     """A record with something in every field that is found on data."""
-    layer, check = LayerCheck("a", 4, 1, 4), ComputedCheck("b", "Abs")
+    layer, check = LayerCheck("a", 4, 1, 4, 4, lossless=True), ComputedCheck("b", "Abs")
     record = Verification(layers=[layer], computed=[check], roots=[Root("a", seed, [0], 1, 2, 0.5, 0.1)])
     for part in (record, layer, check):
         for own in fields(part):
@@ -376,7 +376,7 @@ def test_what_is_taken_is_gone() -> None:
     expected.samples, expected.seed = 9, 7
     assert taken == expected
     blank = Verification(samples=9, seed=7, probes=record.probes)
-    blank.layers, blank.computed = [LayerCheck("a", 4, 1, 4)], [ComputedCheck("b", "Abs")]
+    blank.layers, blank.computed = [LayerCheck("a", 4, 1, 4, 4, lossless=True)], [ComputedCheck("b", "Abs")]
     assert record == blank
     record.add(taken)
     assert record == expected

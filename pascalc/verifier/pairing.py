@@ -195,9 +195,10 @@ class _Pairs:
 
     def _layer(self, neuron: Neuron, stand_in: Neuron, recorded: Mapping[str, Any]) -> None:
         before, after = neuron.node.inputs[0], neuron.node.outputs[0]
-        check = LayerCheck(neuron.name, stand_in.levels, stand_in.steps_in, stand_in.steps_out, stand_in.most)
         model = stand_in.model
-        check.lossless = model is None or model.lossless
+        lossless = model is None or model.lossless
+        steps = stand_in.steps_in, stand_in.steps_out
+        check = LayerCheck(neuron.name, stand_in.levels, *steps, stand_in.most, lossless)
         train = before_accumulate(self.tensors[after.name])
         pools, behind = _pools(train)
         if behind is not stand_in.node:

@@ -57,7 +57,7 @@ class LayerCheck:
     steps_in: int
     steps_out: int
     most: int
-    lossless: bool = True
+    lossless: bool
     neurons: int = 0
     root_mismatches: int = 0
     half_points: int = 0
