@@ -26,7 +26,7 @@ from pascalc.planning.adjustable import AdjustableNetwork, Setting, effects
 from pascalc.planning.calibrate import measure
 from pascalc.planning.sensitivity import Search
 from pascalc.planning.steps import effective_steps
-from pascalc.planning.streaming import open_samples
+from pascalc.stream import open_samples
 from pascalc.tables import table
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fashion-mnist"

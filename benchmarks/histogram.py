@@ -21,7 +21,7 @@ import onnxruntime as ort
 
 from pascalc.modelfile import load
 from pascalc.planning.calibrate import measure
-from pascalc.planning.streaming import open_samples
+from pascalc.stream import open_samples
 
 
 @click.command(help="Measure the histogram pass on MODEL, a network of one input.")
@@ -37,7 +37,7 @@ def main(model: Path, samples: int, batch: int, rounds: int) -> None:
         times: list[tuple[float, float]] = []
         for _ in range(rounds + 1):
             started = time.perf_counter()
-            for feeds, _part in open_samples(file, loaded).batches(batch):
+            for feeds, *_ in open_samples(file, loaded).batches(batch):
                 session.run(None, feeds)
             middle = time.perf_counter()
             measure(model, file, batch=batch)

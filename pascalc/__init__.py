@@ -54,4 +54,8 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'pascalc' has no attribute '{name}'")
     module, attribute = _LAZY[name]
-    return getattr(import_module(module), attribute)
+    found = getattr(import_module(module), attribute)
+    if callable(found):
+        found = import_module("pascalc.entry").entry(found)
+    globals()[name] = found
+    return found

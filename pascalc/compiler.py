@@ -14,15 +14,17 @@ from pascalc.errors import CompileError
 from pascalc.files import beside, printable, same
 from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
-from pascalc.metadata import ANN_DIGEST, LEVELS, SOURCE_DIGEST
-from pascalc.modelfile import check_output, digest_of, load, save_together
+from pascalc.metadata import ANN_DIGEST, CORRECTION, LEVELS, NOT_SPIKING, SOURCE_DIGEST
+from pascalc.modelfile import check_output, digest_of, save_together
 from pascalc.neurons import neurons
-from pascalc.ops import NEURON_MODELS
+from pascalc.ops import neuron_model
 from pascalc.passes import ANALYSIS, ANN, SCHEDULES, Pass
 from pascalc.passes.annotate_al import AnnotateAl
 from pascalc.passes.apply_correction import ApplyCorrection
 from pascalc.passes.free_batch import FreeBatch
-from pascalc.passes.lower_neurons import LowerNeurons
+from pascalc.planning.correction import Correction
+from pascalc.planning.planner import Planned
+from pascalc.source import Network, Source, network_of
 from pascalc.version import __version__
 
 
@@ -56,15 +58,16 @@ class Compilation:
 
 
 def compile_model(
-    source: str | Path,
+    source: Network,
     output: str | Path | None = None,
     *,
     neuron: str = "pasc",
+    steps: int | None = None,
     schedule: str = "unrolled",
     stop_after: str | None = None,
     dump_ir: str | Path | None = None,
-    levels: Mapping[str, int] | Plan | None = None,
-    correction: ApplyCorrection | None = None,
+    levels: Mapping[str, int] | Plan | Planned | None = None,
+    correction: Correction | ApplyCorrection | None = None,
     save_ann: str | Path | None = None,
     dynamic_batch: bool = False,
 ) -> Compilation:
@@ -76,14 +79,15 @@ def compile_model(
     Args:
         source: the ONNX file of the trained network.
         output: where the spiking network goes; by default ``<source>.snn.onnx`` beside the source.
-        neuron: the neuron model: "pasc".
+        neuron: the neuron model: "pasc", or "if", which is not lossless.
+        steps: the time steps T of neuron models that leave them free ("if").
         schedule: "unrolled" steps through time; "collapsed" lets neurons hand over spike counts, so that every layer
             runs once.
         stop_after: the name of the last pass to run; the network is written as it is then.
         dump_ir: a folder for the network as ONNX text after every pass.
-        levels: other levels L for the activations of these labels, or a plan of them, which the file then carries for
-            ``pascalc report``.
-        correction: shifts and thresholds for activations, see `pascalc.planning.correction`.
+        levels: other levels L for the activations of these labels, or a plan of them, as `pascalc.plan_by_metric` and
+            its like give it, which the file then carries for ``pascalc report``.
+        correction: shifts and thresholds for activations, as `pascalc.planning.planner.correct_levels` gives them.
         save_ann: where the network that is compiled goes as an ANN, with explicit QCFS operators, so that
             ``pascalc verify`` can compare the spiking network with it; a stock onnxruntime runs it.
         dynamic_batch: give the spiking network a dynamic batch where the source's is fixed, if that is safe.
@@ -91,10 +95,11 @@ def compile_model(
     Raises:
         CompileError: the source cannot be compiled, or the output cannot be written. No output is left then.
     """
+    read = source if isinstance(source, Source) or save_ann is None else Source(source)  # twice, for the ANN
     source = Path(source)
-    for kind, name, known in (("schedule", schedule, SCHEDULES), ("neuron model", neuron, NEURON_MODELS)):
-        if name not in known:
-            raise CompileError(f"there is no {kind} '{name}'", file=source, hint=f"There is: {', '.join(known)}.")
+    if schedule not in SCHEDULES:
+        raise CompileError(f"there is no schedule '{schedule}'", file=source, hint=f"There is: {', '.join(SCHEDULES)}.")
+    passes = SCHEDULES[schedule](neuron_model(neuron, {"steps": steps}))
     output = default_output(source) if output is None else Path(output)
     ann = None if save_ann is None else Path(save_ann)
     check_output(source, output)
@@ -102,20 +107,18 @@ def compile_model(
         check_output(source, ann, "the ANN", "--save-ann")
         if same(ann, output):
             raise CompileError("the ANN would overwrite the output", file=ann, hint="Choose another --save-ann FILE.")
-    plan = levels if isinstance(levels, Plan) else None
-    if isinstance(levels, Plan):
-        levels = {layer.name: layer.levels for layer in levels.layers}
+    levels, plan = _levels(levels)
+    if isinstance(correction, Correction):
+        correction = correction.as_pass()
     changes: list[Pass] = [] if levels is None else [AnnotateAl(levels)]
     changes += [] if correction is None else [correction]
     changes += [FreeBatch()] if dynamic_batch else []
-    model = load(source)
+    model = network_of(read)
     _refuse_other_bodies(model)
     timing = pipeline.Timing()
     observers: list[pipeline.Observer] = [timing]
     if dump_ir is not None:
         observers.append(pipeline.Dump(Path(dump_ir)))
-    lowering = LowerNeurons(neuron)
-    passes = [lowering if isinstance(step, LowerNeurons) else step for step in SCHEDULES[schedule]]
     pipeline.run(model, _with(changes, passes), observers, stop_after)
     found = neurons(model)
     if not found and any(name == "recognise-qcfs" for name, _, _ in timing.rows):
@@ -123,14 +126,30 @@ def compile_model(
     model.metadata.update(_provenance(model, neuron, schedule, {n.name: n.levels for n in found}))
     if plan is not None:
         model.metadata[PLAN_KEY] = plan.to_json()
-    model.metadata.pop(ANN_DIGEST, None)
+    for key in (ANN_DIGEST, CORRECTION):  # of the source, which may be a compiled file
+        model.metadata.pop(key, None)
+    if correction is not None and any(name == correction.name() for name, _, _ in timing.rows):
+        model.metadata[CORRECTION] = correction.method
     networks = [(model, output)]
     if ann is not None:
-        network = _ann(source, changes)
-        model.metadata[ANN_DIGEST] = digest_of(network)
-        networks.append((network, ann))
+        trained = _ann(read, changes)
+        model.metadata[ANN_DIGEST] = digest_of(trained)
+        networks.append((trained, ann))
     save_together(networks)
     return Compilation(source, output, inspect_model(model), model.notes, timing.rows)
+
+
+def _levels(given: object) -> tuple[Mapping[str, int] | None, Plan | None]:
+    """The levels by label, and the plan that they come from."""
+    plan = given.plan if isinstance(given, Planned) else given
+    if isinstance(plan, Plan):
+        return {layer.name: layer.levels for layer in plan.layers}, plan
+    if plan is not None and not isinstance(plan, Mapping):
+        raise CompileError(
+            f"levels must be a plan, or the L of each label, not {type(plan).__name__}",
+            hint="Give what pascalc.plan_by_metric(...) or pascalc.al.Plan.read('plan.json') gives, or {'label': 2}.",
+        )
+    return plan, None
 
 
 def _with(changes: Sequence[Pass], passes: Sequence[Pass]) -> list[Pass]:
@@ -138,9 +157,9 @@ def _with(changes: Sequence[Pass], passes: Sequence[Pass]) -> list[Pass]:
     return [*passes[: len(ANALYSIS)], *changes, *passes[len(ANALYSIS) :]]
 
 
-def _ann(source: Path, changes: Sequence[Pass]) -> Model:
+def _ann(source: Network, changes: Sequence[Pass]) -> Model:
     """The network that is compiled, as an ANN."""
-    model = load(source)
+    model = network_of(source)
     pipeline.run(model, _with(changes, ANN))
     return model
 
@@ -192,7 +211,7 @@ def _provenance(model: Model, neuron: str, schedule: str, levels: Mapping[str, i
         "pascalc.neuron": neuron,
         "pascalc.schedule": schedule,
         LEVELS: json.dumps(levels),
-        "pascalc.not_spiking": json.dumps(not_spiking),
+        NOT_SPIKING: json.dumps(not_spiking),
         "pascalc.source": printable(model.file.name) if model.file else "",
         SOURCE_DIGEST: model.digest,
     }

@@ -32,6 +32,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pascalc.errors import CompileError
+from pascalc.ops import NeuronModel, Pasc
 from pascalc.rates import mean_input_rate
 
 Estimator = Literal["paper", "full"]
@@ -62,14 +63,14 @@ INT8 = OperationEnergy("INT8", multiply=0.2, add=0.03)
 
 @dataclass(frozen=True)
 class Layer:
-    """One linear layer (Conv, Gemm, ...) and the PASC neurons that it feeds; all numbers are for one sample.
+    """One linear layer (Conv, Gemm, ...) and the neurons that it feeds; all numbers are for one sample.
 
     Attributes:
         name: the layer's name.
         fan_in: inputs of one output: C_in * K_h * K_w of a convolution (C_in of a group), C_in of a linear layer.
         macs: multiply-accumulates of the layer in the source ANN; 0 for neurons that no layer is left for.
         neurons: neurons that the layer feeds; 0 where it feeds none, as the classifier.
-        levels: L of these neurons.
+        levels: L of these neurons; of other models than PASC the count that stands for theta (`NeuronModel.most`).
         steps_in: time steps of the current that they receive; 1 where it is analog.
         spike_rate: spikes that an input of the layer emits over all steps together, on average, in 0..steps_in. It
             may exceed 1. None where the layer's input is analog, which makes its operations MACs.
@@ -78,6 +79,7 @@ class Layer:
             entries of an input's train are not zero, and each makes a MAC.
         steps_read: the steps of the train that the layer itself reads, where these are not ``steps_in``: its neurons
             may get a longer train, to which it was aligned, or one sum of all steps.
+        neuron: the model of these neurons.
 
     Raises:
         CompileError: a number outside its range.
@@ -93,6 +95,7 @@ class Layer:
     folded: bool = False
     graded: bool = False
     steps_read: int | None = None
+    neuron: type[NeuronModel] = Pasc
 
     def __post_init__(self) -> None:
         if min(self.fan_in, self.levels, self.steps_in) < 1 or min(self.macs, self.neurons) < 0:
@@ -108,6 +111,10 @@ class Layer:
     def train_steps(self) -> int:
         """The steps of the train that the layer reads."""
         return self.steps_in if self.steps_read is None else self.steps_read
+
+    def operations(self, steps_in: int | None = None) -> int:
+        """Operations of one of the neurons for a train of so many steps, by default those that arrive."""
+        return sum(self.neuron.operations(self.levels, steps_in or self.steps_in))
 
 
 def resets(levels: int, steps_in: int) -> int:
@@ -188,7 +195,7 @@ def effective_steps_paper(layers: Sequence[Layer], spike_rate: float = ASSUMED_S
     _require(layers)
     if not spike_rate > 0:
         raise CompileError(f"The spike rate must be positive; got {spike_rate}")
-    ratios = [relative_cost(x.fan_in, x.levels, spike_rate, neuron_operations(x.levels, x.levels)) for x in layers]
+    ratios = [relative_cost(x.fan_in, x.levels, spike_rate, x.operations(x.levels)) for x in layers]
     return EffectiveSteps("paper", tuple(r * x.levels for r, x in zip(ratios, layers, strict=True)))
 
 
@@ -216,10 +223,7 @@ def effective_steps_full(layers: Sequence[Layer]) -> EffectiveSteps:
     """
     _require(layers)
     rates = [1.0 if x.spike_rate is None else x.spike_rate for x in layers]
-    ratios = [
-        relative_cost(x.fan_in, x.levels, rate, neuron_operations(x.levels, x.steps_in))
-        for x, rate in zip(layers, rates, strict=True)
-    ]
+    ratios = [relative_cost(x.fan_in, x.levels, rate, x.operations()) for x, rate in zip(layers, rates, strict=True)]
     return EffectiveSteps("full", tuple(r * x.levels for r, x in zip(ratios, layers, strict=True)))
 
 
@@ -297,7 +301,7 @@ def energy_paper(layers: Sequence[Layer], cost: OperationEnergy, spike_rate: flo
 def energy_full(layers: Sequence[Layer], cost: OperationEnergy) -> Energy:
     """The energy with each layer's own spike rate, its neurons, and the scaling by thresholds (ours).
 
-    A neuron makes `neuron_operations(levels, steps_in)` additions. Where the threshold of incoming spikes is not folded
+    A neuron makes as many additions as its model has operations. Where the threshold of incoming spikes is not folded
     into the weights, each of the layer's macs / fan_in outputs is multiplied by it once in each step that it reads.
 
     Args:
@@ -316,7 +320,7 @@ def energy_full(layers: Sequence[Layer], cost: OperationEnergy) -> Energy:
         analog=sum(layer.macs for layer in layers if layer.spike_rate is None) * cost.mac,
         currents=_currents(layers, cost),
         synapses=math.fsum(layer.macs * rate for layer, rate in spiking) * cost.add,
-        neurons=sum(layer.neurons * neuron_operations(layer.levels, layer.steps_in) for layer in layers) * cost.add,
+        neurons=sum(layer.neurons * layer.operations() for layer in layers) * cost.add,
         scaling=math.fsum(x.macs / x.fan_in * x.train_steps for x, _ in spiking if not x.folded) * cost.multiply,
     )
 

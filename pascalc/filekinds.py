@@ -40,7 +40,7 @@ class Kind:
 
 _ONNX = Kind("an ONNX model", "", "Give the network first, and behind --data or --calib an .npz of its inputs.")
 NPZ = Kind("a NumPy .npz of arrays", _DATA)
-_NPY = Kind("a single NumPy array (.npy)", _DATA, "Write it as numpy.savez('data.npz', x=numpy.load(FILE)).")
+NPY = Kind("a single NumPy array (.npy)", _DATA)
 _CHECKPOINT = Kind(
     "a PyTorch checkpoint",
     f"Export the model: {_EXPORT}; where it holds a state_dict, load that into the model first.",
@@ -87,7 +87,7 @@ _HDF5 = Kind("an HDF5 file", _KERAS.for_model, "Read its arrays with h5py and wr
 #: (position, bytes there, kind)
 _SIGNATURES: Sequence[tuple[int, bytes, Kind]] = (
     (0, b"version https://git-lfs.github.com/spec/", _POINTER),
-    (0, b"\x93NUMPY", _NPY),
+    (0, b"\x93NUMPY", NPY),
     (0, b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", _CHECKPOINT),  # before torch 1.6: its magic number, pickled
     (4, b"ORTM", Kind("an .ort file of onnxruntime", "Give the .onnx file that it was converted from.")),
     (4, b"TFL3", Kind("a TensorFlow Lite model", f"{_TENSORFLOW} --tflite FILE --output model.onnx.")),

@@ -35,7 +35,8 @@ def read_text(path: str | Path, what: str) -> str:
     except (OSError, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
             raise CompileError(f"this is not a {what}: it is no text", file=path) from None
-        raise CompileError(f"the {what} cannot be read: {reason(error)}", file=path) from None
+        hint = way_to(path, error, stdin="'-' is not stdin here: write /dev/stdin.")
+        raise CompileError(f"the {what} cannot be read: {reason(error)}", file=path, hint=hint) from None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -53,7 +54,9 @@ def read_bytes(path: Path) -> bytes:
         data = path.read_bytes()
     except (OSError, ValueError) as error:
         link = f" (it is a link to {real(path)})" if isinstance(error, FileNotFoundError) and path.is_symlink() else ""
-        raise CompileError(f"the file cannot be read: {reason(error)}{link}", file=path) from error
+        raise CompileError(
+            f"the file cannot be read: {reason(error)}{link}", file=path, hint=way_to(path, error)
+        ) from error
     if not data:
         raise CompileError("the file is empty", file=path, hint="Export or download the model again.")
     return data
@@ -88,6 +91,21 @@ def _mode(path: Path) -> int:
 def reason(error: OSError | ValueError) -> str:
     """Why a file could not be reached, in the system's words; a ValueError is a name that no file can have."""
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def way_to(
+    path: Path,
+    error: OSError | ValueError,
+    stdin: str = "'-' is not stdin here, which is not read: write the file to disk, and give its name.",
+) -> str:
+    """The way out for a path that could not be read, where there is more to say than the system does."""
+    if isinstance(error, IsADirectoryError):
+        return "Name the file inside it."
+    if not isinstance(error, FileNotFoundError):
+        return ""
+    if str(path) == "-":
+        return stdin
+    return "" if path.parent.exists() else f"There is no folder {path.parent}."
 
 
 def real(path: Path) -> Path:
@@ -228,11 +246,11 @@ def _write_temporary(target: Path, chunks: Chunks, moves: list[tuple[Path, Path]
 
 
 def _not_written(path: Path, error: OSError) -> CompileError:
-    return CompileError(
-        f"the output cannot be written: {reason(error)}",
-        file=path,
-        hint="Nothing was written; choose a writable place with enough room.",
-    )
+    message, hint = reason(error), "Nothing was written; choose a writable place with enough room."
+    if isinstance(error, FileNotFoundError) and not real(path).parent.exists():
+        message = f"the folder {real(path).parent} does not exist"
+        hint = "Nothing was written; create it, or choose another."
+    return CompileError(f"the output cannot be written: {message}", file=path, hint=hint)
 
 
 class _Interrupted(BaseException):

@@ -6,7 +6,7 @@ Tensors and nodes are compared by identity here: graphsurgeon's ``==`` compares 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pascalc.errors import CompileError
 from pascalc.ops import DOMAIN
+from pascalc.protos import copy
 
 #: The name of the batch dimension in the shapes that shape inference leaves on tensors.
 BATCH = "batch"
@@ -58,6 +59,26 @@ class Model:
     notes: list[Note] = field(default_factory=list)
     rewritten: bool = False
     _names: set[str] | None = None
+
+    def copy(self) -> Model:
+        """The same network, to be changed apart from this one; the values of weights are shared."""
+        graph = self.graph.copy()
+        for part in (graph, *graph.subgraphs(recursive=True)):
+            for tensor in part.tensors(check_duplicates=False).values():
+                if not isinstance(tensor, gs.Constant) and tensor.shape is not None:
+                    tensor.shape = list(tensor.shape)
+            for node in part.nodes:
+                node.attrs.update((key, list(value)) for key, value in node.attrs.items() if isinstance(value, list))
+        declared = [[copy(value) for value in values] for values in (self.interface_inputs, self.interface_outputs)]
+        return replace(
+            self,
+            graph=graph,
+            interface_inputs=declared[0],
+            interface_outputs=declared[1],
+            metadata=dict(self.metadata),
+            notes=list(self.notes),
+            _names=None,
+        )
 
     def note(self, source: str, node: str, reason: str, warning: bool = False) -> None:
         """Tell the user something; shown by ``--explain`` and in reports, and unasked if it is a ``warning``."""

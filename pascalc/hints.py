@@ -7,8 +7,6 @@ from math import prod
 
 import numpy as np
 
-from pascalc.graph import Array
-
 Shape = Sequence[int]
 #: The sizes that an input declares; None where any will do.
 Dims = Sequence[int | None]
@@ -88,13 +86,13 @@ def _moved(name: str, shape: list[int]) -> Iterator[tuple[str, list[int], str]]:
         yield f"numpy.transpose({name}, {order})", [shape[axis] for axis in order], why
 
 
-def labels(name: str, array: Array) -> str:
+def labels(name: str, shape: Shape, dtype: np.dtype[np.generic]) -> str:
     """The way to one integer a sample."""
-    if array.ndim == 2 and array.shape[1] == 1:
+    if len(shape) == 2 and shape[1] == 1:
         return f"Write them as {name}[:, 0].astype(numpy.int64)."
-    if array.ndim == 2:
+    if len(shape) == 2:
         return f"If each row is one-hot, or holds scores: {name}.argmax(1)."
-    return f"Write them as {name}.astype(numpy.int64)." if array.ndim == 1 and array.dtype.kind in "bf" else ""
+    return f"Write them as {name}.astype(numpy.int64)." if len(shape) == 1 and dtype.kind in "bf" else ""
 
 
 def _same(sizes: Shape, dims: Dims) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pascalc import pipeline
 from pascalc.graph import Model
 from pascalc.labels import distinct, is_compiled
 from pascalc.layers import count_macs, threshold_range
+from pascalc.metadata import recorded_not_spiking
 from pascalc.modelfile import load
 from pascalc.neurons import analysed_neurons, neurons
 from pascalc.passes import UNROLLED
@@ -87,20 +87,11 @@ def inspect_model(model: Model, thresholds: dict[str, Any] | None = None) -> Ins
         inputs=[_describe(v) for v in model.interface_inputs],
         outputs=[_describe(v) for v in model.interface_outputs],
         neurons=found,
-        not_spiking=noted or _recorded(model),
+        not_spiking=noted or recorded_not_spiking(model.metadata),
         macs=None if counted is None else counted.total,
         spiking_macs=None if counted is None else counted.on_spikes,
         metadata={k: v for k, v in model.metadata.items() if k.startswith("pascalc.")},
     )
-
-
-def _recorded(model: Model) -> list[str]:
-    """What the compiler noted in the file; nothing where the entry is not the compiler's."""
-    try:
-        lines = json.loads(model.metadata.get("pascalc.not_spiking", "[]"))
-    except ValueError:
-        return []
-    return [str(line) for line in lines] if isinstance(lines, list) else []
 
 
 def _describe(value: onnx.ValueInfoProto) -> str:

@@ -24,6 +24,7 @@ from pascalc.errors import CompileError
 from pascalc.graph import Model, is_constant, is_ours, producer
 from pascalc.linear import fan_in, is_layer, macs, product_macs
 from pascalc.neurons import Neuron, is_neuron, neurons
+from pascalc.ops import NeuronModel, Pasc
 from pascalc.timing import Analog, Const, Spikes, TimeType, Train, time_types
 
 Types = Mapping[int, TimeType]
@@ -67,6 +68,8 @@ class LayerNode:
         fan_in: inputs of one output.
         macs: multiply-accumulates in the source network, for one sample.
         levels: L of the neurons fed, whichever layer speaks for them; 1 where no neuron is fed.
+        most: the count that stands for theta in them, L or another number of some neuron models; 1 likewise.
+        model: their neuron model; PASC where no neuron is fed, and for the activations of a source.
         steps_in: steps of the current that these neurons receive; those of the layer itself where no neuron is fed.
     """
 
@@ -80,6 +83,8 @@ class LayerNode:
     fan_in: int
     macs: int
     levels: int
+    most: int
+    model: type[NeuronModel]
     steps_in: int
 
     @property
@@ -94,12 +99,13 @@ class LayerNode:
             fan_in=self.fan_in,
             macs=self.macs,
             neurons=self.neurons,
-            levels=self.levels,
+            levels=self.most,
             steps_in=self.steps_in,
             spike_rate=spike_rate if self.spiking else None,
             folded=self.reads.folded,
             graded=self.reads.kind == "currents",
             steps_read=self.reads.steps,
+            neuron=self.model,
         )
 
 
@@ -256,6 +262,8 @@ def _row(model: Model, node: gs.Node, own: Neuron | None, fed: Neuron | None, ty
         fan_in=_fan_in(node),
         macs=count,
         levels=1 if fed is None else fed.levels,
+        most=1 if fed is None else fed.most,
+        model=(None if fed is None else fed.model) or Pasc,
         steps_in=reads.steps if fed is None else fed.steps_in,
     )
 
@@ -274,6 +282,8 @@ def _alone(model: Model, neuron: Neuron, layer: gs.Node | None, types: Types) ->
         fan_in=1 if layer is None else _fan_in(layer),
         macs=0,
         levels=neuron.levels,
+        most=neuron.most,
+        model=neuron.model or Pasc,
         steps_in=neuron.steps_in,
     )
 

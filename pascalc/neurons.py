@@ -44,9 +44,19 @@ class Neuron:
         return replace(self, node=node)
 
     @property
+    def model(self) -> type[ops.NeuronModel] | None:
+        """Its neuron model; None for a QCFS."""
+        return ops.spiking_neuron(self.node.op)
+
+    @property
+    def most(self) -> int:
+        """The count that stands for theta: L, or another number of some neuron models."""
+        return self.levels if self.model is None else self.model.most(self.levels, self.steps_out)
+
+    @property
     def unit(self) -> np.ndarray[Any, np.dtype[Any]]:
-        """The height of one spike, theta/L."""
-        return np.asarray(self.threshold / self.threshold.dtype.type(self.levels))
+        """The height of one spike, theta/L; theta over another number for some neuron models."""
+        return np.asarray(self.threshold / self.threshold.dtype.type(self.most))
 
     @property
     def in_range(self) -> bool:
@@ -55,7 +65,7 @@ class Neuron:
             return False
         kind = np.finfo(self.threshold.dtype)
         with np.errstate(all="ignore"):
-            values = [self.threshold, self.threshold.dtype.type(self.levels) / self.threshold, self.unit]
+            values = [self.threshold, self.threshold.dtype.type(self.most) / self.threshold, self.unit]
             return all(bool(np.all(np.isfinite(v) & (v >= kind.tiny))) for v in values)
 
     @property
@@ -118,8 +128,9 @@ def is_spiking(model: Model) -> bool:
     return any(is_ours(node, *ops.OPERATORS) and node.op != ops.QCFS.name for node in model.graph.nodes)
 
 
-def add_sum(model: Model, tensor: gs.Tensor, steps: int, name: str) -> gs.Tensor:
-    """A tensor of the given name holding the sum of ``tensor`` over its time steps."""
+def add_spikes(model: Model, neuron: Neuron, name: str) -> gs.Tensor:
+    """A tensor of the given name holding the sum of a neuron's train over its time steps, or what a QCFS gives."""
+    tensor, steps = neuron.node.outputs[0], neuron.steps_out
     out = gs.Variable(model.unique_name(name), tensor.dtype, None)
     operator, attrs = (ops.ACCUMULATE.name, {"steps": steps}) if steps > 1 else ("Identity", {})
     domain = ops.DOMAIN if steps > 1 else None
@@ -131,4 +142,7 @@ def add_sum(model: Model, tensor: gs.Tensor, steps: int, name: str) -> gs.Tensor
 def before_accumulate(tensor: gs.Tensor) -> gs.Tensor:
     """The train behind a network output, or the tensor itself."""
     node = producer(tensor)
-    return node.inputs[0] if node is not None and is_ours(node, ops.ACCUMULATE.name) else tensor
+    if node is None:
+        return tensor
+    sums = is_ours(node, ops.ACCUMULATE.name) or (is_ours(node, ops.RETIME.name) and not node.attrs["weighting"])
+    return node.inputs[0] if sums else tensor

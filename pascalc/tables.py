@@ -1,4 +1,4 @@
-"""Plain text tables for the terminal."""
+"""Plain text for the terminal: tables, and numbers of things."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         for row in cells
     ]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number of things: ``1 sample``, ``2 samples``."""
+    return f"{number} {one if number == 1 else several or one + 's'}"

@@ -18,6 +18,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
+from pascalc.codes import THERMOMETER, UNIT, WEIGHTINGS, Code, Weighting
 from pascalc.graph import BATCH, Array, Model, captured, has_tensor, is_constant, is_ours
 from pascalc.linear import is_batched
 
@@ -43,13 +44,19 @@ class Analog(TimeType):
 
 @dataclass(frozen=True)
 class Train(TimeType):
-    """``[length*N, ...]``; the sum over time is the source network's tensor."""
+    """``[length*N, ...]``; the sum over time, weighted as ``weighting`` says, is the source network's tensor."""
 
+    weighting: Weighting
     length: int
 
     @property
     def steps(self) -> int:
         return self.length
+
+    @property
+    def current(self) -> Current:
+        """What a linear operator makes of it."""
+        return Current(self.weighting, self.length)
 
 
 @dataclass(frozen=True)
@@ -63,13 +70,19 @@ PER_CHANNEL, MIXED = "per channel", "mixed"
 
 @dataclass(frozen=True)
 class Spikes(Train):
-    """A binary train in thermometer code (all spikes first).
+    """A binary train in a code.
 
-    ``height`` is theta/L, the height of a spike: a number where all neurons share it, else :data:`PER_CHANNEL` or
+    ``height`` is that of a spike, theta/L for PASC: a number where all neurons share it, else :data:`PER_CHANNEL` or
     :data:`MIXED`. The maximum over neurons is exact step by step only where their spikes have one height.
     """
 
+    code: Code
     height: float | str
+
+    @classmethod
+    def of(cls, code: Code, length: int, height: float | str) -> Spikes:
+        """A train in this code."""
+        return cls(code.weighting, length, code, height)
 
 
 class Declined(Exception):
@@ -142,24 +155,30 @@ def own_output(node: gs.Node, data: TimeType) -> TimeType:
     """The type that an operator of the domain ``ai.pascalc`` gives for the type of its input X."""
     neuron = ops.spiking_neuron(node.op)
     if neuron is not None:
-        return _spikes(node) if neuron.thermometer else Current(node.attrs["steps_out"])
+        return _spikes(neuron, node)
     if node.op == ops.ALIGN.name and isinstance(data, Train):
         return replace(data, length=node.attrs["steps_out"])
     if node.op == ops.SPREAD.name:
-        return Current(node.attrs["steps"])
+        return Current(UNIT, node.attrs["steps"])
+    if node.op == ops.BIAS.name and isinstance(data, Train):
+        return data.current
+    if node.op == ops.RETIME.name and node.attrs["weighting"] in WEIGHTINGS:
+        length = node.attrs["steps_out"]
+        weighting = WEIGHTINGS[node.attrs["weighting"]]
+        return replace(data, length=length) if isinstance(data, Train) else Current(weighting, length)
     return Analog()  # Accumulate, and QCFS, the neuron of collapsed networks
 
 
-def _spikes(node: gs.Node) -> Spikes:
+def _spikes(model: type[ops.NeuronModel], node: gs.Node) -> Spikes:
     """The train of a neuron."""
     threshold = node.inputs[1].values
     rank = len(node.inputs[0].shape or ())
     height: float | str = MIXED
     if threshold.size and np.all(threshold == threshold.flat[0]):
-        height = float(threshold.flat[0]) / node.attrs["levels"]
+        height = float(threshold.flat[0]) / model.most(node.attrs["levels"], node.attrs["steps_out"])
     elif threshold.ndim == rank - 1 and threshold.shape[0] == threshold.size:
         height = PER_CHANNEL
-    return Spikes(node.attrs["steps_out"], height)
+    return Spikes.of(model.code, node.attrs["steps_out"], height)
 
 
 def time_types(model: Model) -> dict[int, TimeType]:
@@ -177,7 +196,7 @@ def time_types(model: Model) -> dict[int, TimeType]:
         given = tuple(types.get(id(t), Const()) for t in node.inputs)
         output: TimeType
         if is_ours(node, ops.QCFS.name):
-            output = Analog() if unrolled else Spikes(node.attrs["levels"], height=1.0)
+            output = Analog() if unrolled else Spikes.of(THERMOMETER, node.attrs["levels"], 1.0)
         elif node.domain == ops.DOMAIN:
             output = own_output(node, given[0])
         elif captured(node):
@@ -192,13 +211,13 @@ def time_types(model: Model) -> dict[int, TimeType]:
 
 def _followed(node: gs.Node, given: Types, unrolled: bool) -> TimeType:
     """What a standard operator makes of its inputs."""
-    steps = max((t.steps for t in given if isinstance(t, Train)), default=0)
-    if unrolled and steps:  # shape inference knows of no time, so it does not see that the batch is in this axis
-        _name_first_axis(node, steps)
+    longest = max((t for t in given if isinstance(t, Train)), key=lambda train: train.steps, default=None)
+    if unrolled and longest:  # shape inference knows of no time, so it does not see that the batch is in this axis
+        _name_first_axis(node, longest.steps)
     try:
         return decide(node, given).output
     except Declined:
-        return Current(steps) if unrolled and steps else Analog()
+        return longest.current if unrolled and longest else Analog()
 
 
 def _name_first_axis(node: gs.Node, steps: int) -> None:
@@ -209,7 +228,7 @@ def _name_first_axis(node: gs.Node, steps: int) -> None:
 
 def own_steps_in(node: gs.Node) -> int:
     """The steps that an operator of the domain ``ai.pascalc`` declares for its input X."""
-    if node.op == ops.ACCUMULATE.name:
+    if node.op in (ops.ACCUMULATE.name, ops.BIAS.name):
         return int(node.attrs["steps"])
     return int(node.attrs.get("steps_in", 1))
 
@@ -220,6 +239,11 @@ def _data_and_constants(types: Types) -> Train:
     if not isinstance(data, Train) or not all(isinstance(t, Const) for t in rest):
         raise Declined("it multiplies or indexes by something that depends on the input")
     return data
+
+
+def _train(kind: TimeType) -> Train:
+    assert isinstance(kind, Train)
+    return kind
 
 
 def axes_of(node: gs.Node, index: int | None = None, attribute: str = "axes") -> list[int]:
@@ -240,7 +264,7 @@ def axes_of(node: gs.Node, index: int | None = None, attribute: str = "axes") ->
 @_rule("linear", "bias/T in each step", "Conv", "ConvTranspose")
 def _convolution(node: gs.Node, types: Types) -> Decision:
     data = _data_and_constants(types)
-    return Decision(types, Current(data.steps), (2,) if has_tensor(node, 2) else ())
+    return Decision(types, data.current, (2,) if has_tensor(node, 2) else ())
 
 
 @_rule("linear", "C/T in each step; the data in A, not transposed", "Gemm")
@@ -250,7 +274,7 @@ def _gemm(node: gs.Node, types: Types) -> Decision:
         raise Declined("it contracts over the batch (transA)")
     if has_tensor(node, 2) and node.inputs[2].shape and len(node.inputs[2].shape) == 2 and node.inputs[2].shape[0] != 1:
         raise Declined("its C has a row for every sample")
-    return Decision(types, Current(data.steps), (2,) if has_tensor(node, 2) else ())
+    return Decision(types, data.current, (2,) if has_tensor(node, 2) else ())
 
 
 @_rule("linear", "by a constant matrix, from the left or the right", "MatMul")
@@ -266,7 +290,7 @@ def _matmul(node: gs.Node, types: Types) -> Decision:
         raise Declined("the shape of its constant is not known")
     if len(other.shape) == rank and rank > 2 and other.shape[0] != 1:
         raise Declined("its constant has a matrix for every sample")
-    return Decision(types, Current(types[train].steps))
+    return Decision(types, _train(types[train]).current)
 
 
 @_rule("linear", "zero padding included; of one value each, it keeps spikes", "AveragePool", "GlobalAveragePool")
@@ -274,7 +298,7 @@ def _average(node: gs.Node, types: Types) -> Decision:
     data = _data_and_constants(types)
     positions = list(node.inputs[0].shape or ())[2:] if node.op == "GlobalAveragePool" else node.attrs["kernel_shape"]
     single = bool(positions) and all(size == 1 for size in positions)
-    return Decision(types, data if single else Current(data.steps))
+    return Decision(types, data if single else data.current)
 
 
 @_rule("linear", "over axes other than the batch; over axes of size 1 it keeps spikes", "ReduceMean", "ReduceSum")
@@ -285,7 +309,7 @@ def _reduce(node: gs.Node, types: Types) -> Decision:
         raise Declined("it reduces over the batch")
     sizes = [(node.inputs[0].shape or ())[axis] for axis in axes] if node.inputs[0].shape else [None]
     # over axes of size 1, or over none, values only move
-    return Decision(types, _moved(node, data) if all(size == 1 for size in sizes) else Current(data.steps))
+    return Decision(types, _moved(node, data) if all(size == 1 for size in sizes) else data.current)
 
 
 @_rule("linear", "by a constant", "Mul", "Div")
@@ -296,12 +320,12 @@ def _scale(node: gs.Node, types: Types) -> Decision:
     if not isinstance(types[1 - train], Const):
         raise Declined("it is a product of two tensors that depend on the input")
     _check_broadcast(node.inputs[1 - train], node.inputs[train])
-    return Decision(types, Current(types[train].steps))
+    return Decision(types, _train(types[train]).current)
 
 
 @_rule("linear", "the sign of every step", "Neg")
 def _negate(node: gs.Node, types: Types) -> Decision:
-    return Decision(types, Current(types[0].steps))
+    return Decision(types, _train(types[0]).current)
 
 
 @_rule("linear", "mean/T and beta/T in each step; gamma and variance as they are", "BatchNormalization")
@@ -309,7 +333,7 @@ def _batch_normalization(node: gs.Node, types: Types) -> Decision:
     data = _data_and_constants(types)
     if node.attrs.get("training_mode", 0):
         raise Declined("in training mode it depends on the batch")
-    return Decision(types, Current(data.steps), (2, 3))
+    return Decision(types, data.current, (2, 3))
 
 
 @_rule("linear", "nearest keeps spikes; linear gives currents", "Resize")
@@ -325,7 +349,7 @@ def _resize(node: gs.Node, types: Types) -> Decision:
         raise Declined("it extrapolates by a constant")
     if has_tensor(node, 3):
         raise Declined("it resizes to fixed sizes, the batch included")
-    return Decision(types, data if mode == "nearest" else Current(data.steps))
+    return Decision(types, data if mode == "nearest" else data.current)
 
 
 @_rule("linear", "zeros; other padding values are declined, reflected and edge padding copies", "Pad")
@@ -349,6 +373,8 @@ def _pad(node: gs.Node, types: Types) -> Decision:
 def _max_pool(node: gs.Node, types: Types) -> Decision:
     if not isinstance(types[0], Spikes):
         raise Declined("the maximum of a sum is not the sum of maxima")
+    if not types[0].code.maximum_by_step:
+        raise Declined(f"the maximum of trains in {types[0].code.name} code is not their maximum in every step")
     if types[0].height == MIXED:
         raise Declined("the spikes that it compares may have different heights")
     if len(node.outputs) > 1 and (node.outputs[1].outputs or not node.outputs[1].is_empty()):
@@ -360,8 +386,8 @@ def _max_pool(node: gs.Node, types: Types) -> Decision:
 def _join(node: gs.Node, types: Types) -> Decision:
     if len(types) == 1:
         return Decision(types, types[0])  # Sum of one tensor
-    steps = max(t.steps for t in types)
-    reference = next(i for i, t in enumerate(types) if isinstance(t, Train) and t.steps == steps)
+    longest = _longest(types)
+    reference = next(i for i, t in enumerate(types) if t is longest)
     wanted: list[TimeType] = []
     split = []
     for index, kind in enumerate(types):
@@ -373,8 +399,8 @@ def _join(node: gs.Node, types: Types) -> Decision:
         else:
             if not is_batched(tensor) or len(tensor.shape) != len(node.inputs[reference].shape or ()):
                 raise Declined("it broadcasts against the batch")
-            wanted.append(_prolonged(kind, steps))
-    return Decision(tuple(wanted), Current(steps), tuple(split))
+            wanted.append(_prolonged(kind, longest))
+    return Decision(tuple(wanted), longest.current, tuple(split))
 
 
 @_rule("join", "over axes other than the batch; spikes stay spikes", "Concat")
@@ -384,15 +410,17 @@ def _concat(node: gs.Node, types: Types) -> Decision:
         raise Declined("it concatenates along the batch")
     if not all(isinstance(t, (Train, Analog)) for t in types) or not all(is_batched(t) for t in node.inputs):
         raise Declined("it concatenates with a constant")
-    steps = max(t.steps for t in types)
-    wanted = tuple(_prolonged(t, steps) for t in types)
-    heights = {t.height for t in types if isinstance(t, Spikes)}
-    if not all(isinstance(t, Spikes) for t in types):
-        return Decision(wanted, Current(steps))
+    longest = _longest(types)
+    wanted = tuple(_prolonged(t, longest) for t in types)
+    spikes = [t for t in types if isinstance(t, Spikes)]
+    codes, heights = {t.code for t in spikes}, {t.height for t in spikes}
+    if len(spikes) < len(types) or len(codes) > 1:
+        return Decision(wanted, longest.current)
+    (code,) = codes
     if len(heights) == 1 and PER_CHANNEL not in heights:
-        return Decision(wanted, Spikes(steps, heights.pop()))
+        return Decision(wanted, Spikes.of(code, longest.steps, heights.pop()))
     by_channel = node.attrs["axis"] % rank == 1 and MIXED not in heights
-    return Decision(wanted, Spikes(steps, PER_CHANNEL if by_channel else MIXED))
+    return Decision(wanted, Spikes.of(code, longest.steps, PER_CHANNEL if by_channel else MIXED))
 
 
 @_rule("shape", "the same type", "Identity", "Dropout")
@@ -483,9 +511,21 @@ def _mixed(data: TimeType) -> TimeType:
     return replace(data, height=MIXED) if isinstance(data, Spikes) and data.height == PER_CHANNEL else data
 
 
-def _prolonged(kind: TimeType, steps: int) -> Train:
-    """The type at the length of the longest train: zero steps keep a thermometer code one."""
-    return replace(kind, length=steps) if isinstance(kind, Train) else Current(steps)
+def _longest(types: Types) -> Train:
+    """The longest of the trains among these types, the first of equals.
+
+    Raises:
+        Declined: their steps count differently.
+    """
+    trains = [t for t in types if isinstance(t, Train)]
+    if len({train.weighting for train in trains}) > 1:
+        raise Declined("the steps of its trains count differently")
+    return max(trains, key=lambda train: train.steps)
+
+
+def _prolonged(kind: TimeType, longest: Train) -> Train:
+    """The type at the length of the longest train: zero steps keep every code."""
+    return replace(kind, length=longest.steps) if isinstance(kind, Train) else longest.current
 
 
 def _integers(node: gs.Node, index: int) -> list[int]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from pascalc.errors import CompileError
+from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.avoid_fusions import AvoidFusions
 from pascalc.passes.base import Pass
 from pascalc.passes.check_thresholds import CheckThresholds
@@ -22,37 +26,69 @@ ANALYSIS: tuple[Pass, ...] = (
     RecogniseQcfs(),  # every form of QCFS becomes one operator
 )
 
-#: On to weights that are ready for spikes.
-FRONT: tuple[Pass, ...] = (
-    *ANALYSIS,
-    CheckThresholds(),  # every neuron can be computed in floats
-    FoldBn(),  # one bias a layer is left, so that one bias is split
-    SinkMaxpool(),  # MaxPool works on spikes, behind the neuron
-    FoldThresholds(),  # a spike is 1 where the layers around can take its height
-)
+
+def front(neuron: NeuronModel) -> tuple[Pass, ...]:
+    """On to weights that are ready for the spikes of this neuron."""
+    return (
+        *ANALYSIS,
+        CheckThresholds(neuron),  # every neuron can be computed in floats
+        FoldBn(),  # one bias a layer is left, so that one bias is split
+        SinkMaxpool(neuron),  # MaxPool works on spikes, behind the neuron
+        FoldThresholds(neuron),  # a spike is 1 where the layers around can take its height
+    )
+
+
+def unrolled(neuron: NeuronModel) -> tuple[Pass, ...]:
+    """The network stepped through time."""
+    return (
+        *front(neuron),
+        LowerNeurons(neuron),  # QCFS becomes a spiking neuron
+        UnrollTime(),  # time types, and what changes of type need
+        AvoidFusions(),  # stock onnxruntime computes what is written
+        VerifyTypes(),  # every rule is content with what it gets
+    )
+
+
+def collapsed(neuron: NeuronModel) -> tuple[Pass, ...]:
+    """Neurons hand over spike counts, every layer runs once.
+
+    Raises:
+        CompileError: the neuron's count depends on when its input comes, which is not known then.
+    """
+    if not neuron.lossless:
+        raise CompileError(
+            f"the collapsed schedule has no time, and the count of '{neuron.name}' neurons depends on it: theirs are "
+            "not the levels that it hands over",
+            hint="Compile with --schedule unrolled; the collapsed network is the one of --neuron pasc.",
+        )
+    return (
+        *front(neuron),
+        AvoidFusions(),  # stock onnxruntime computes what is written
+    )
+
 
 #: The source network itself, with its activations as operators.
 ANN: tuple[Pass, ...] = (
     *ANALYSIS,
     CheckThresholds(),
-    AvoidFusions(),
-)
-
-#: Neurons hand over spike counts, every layer runs once.
-COLLAPSED: tuple[Pass, ...] = (
-    *FRONT,
     AvoidFusions(),  # stock onnxruntime computes what is written
 )
 
-#: The network stepped through time.
-UNROLLED: tuple[Pass, ...] = (
-    *FRONT,
-    LowerNeurons(),  # QCFS becomes a spiking neuron
-    UnrollTime(),  # time types, and what changes of type need
-    AvoidFusions(),  # stock onnxruntime computes what is written
-    VerifyTypes(),  # every rule is content with what it gets
-)
+#: How a network is scheduled, and the passes that do it for a neuron model.
+SCHEDULES: dict[str, Callable[[NeuronModel], tuple[Pass, ...]]] = {"unrolled": unrolled, "collapsed": collapsed}
 
-SCHEDULES: dict[str, tuple[Pass, ...]] = {"unrolled": UNROLLED, "collapsed": COLLAPSED}
+#: The same for PASC neurons.
+FRONT, UNROLLED, COLLAPSED = front(Pasc()), unrolled(Pasc()), collapsed(Pasc())
 
-__all__ = ["ANALYSIS", "ANN", "COLLAPSED", "FRONT", "SCHEDULES", "UNROLLED", "Pass"]
+__all__ = [
+    "ANALYSIS",
+    "ANN",
+    "COLLAPSED",
+    "FRONT",
+    "SCHEDULES",
+    "UNROLLED",
+    "Pass",
+    "collapsed",
+    "front",
+    "unrolled",
+]

@@ -32,10 +32,12 @@ class ApplyCorrection(Pass):
         shifts: by label, what is added to the pre-activation, shaped to broadcast against a sample: a scalar, or
             ``[C, 1, ...]``.
         thresholds: by label, the new theta > 0, shaped likewise.
+        method: how they were found, in words, for the file's metadata.
     """
 
     shifts: Mapping[str, Values]
     thresholds: Mapping[str, Values]
+    method: str = "shifts and thresholds that were given"
 
     requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
 

@@ -7,20 +7,22 @@ levels and thresholds are those of the network that is compiled, and before thre
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from pascalc.errors import CompileError
 from pascalc.graph import Model, is_ours
-from pascalc.ops import QCFS
+from pascalc.ops import QCFS, NeuronModel, Pasc
 from pascalc.passes.base import Pass
 
 
 @dataclass(frozen=True)
 class CheckThresholds(Pass):
     """Check that theta/L and L/theta are ordinary floats; rewrites nothing."""
+
+    neuron: NeuronModel = field(default_factory=Pasc)
 
     requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
 
@@ -29,6 +31,7 @@ class CheckThresholds(Pass):
             if not is_ours(node, QCFS.name):
                 continue
             threshold, levels = node.inputs[1].values, node.attrs["levels"]
+            levels = self.neuron.most(levels, self.neuron.steps_out(levels))
             limits = np.finfo(threshold.dtype)
             low, high = levels * float(limits.tiny), min(float(limits.max), levels / float(limits.tiny))
             beyond = threshold[(threshold < low) | (threshold > high)]

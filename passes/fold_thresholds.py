@@ -1,5 +1,7 @@
 """Thresholds into the weights: theta becomes L, so that a spike is 1 and a synaptic operation a true accumulate.
 
+(L is the count that stands for theta; neuron models that do not send L spikes for it have another, such as T.)
+
 A neuron fires c = clip(floor(z*L/theta + phi), 0, L) spikes of height theta/L. With z' = z*L/theta computed by the
 layer before (its weights and bias multiplied by L/theta) and the layer behind multiplied by theta/L, the same spikes
 have height 1. Done only where every layer before and behind can take its factor: linear layers with a weight of their
@@ -11,7 +13,7 @@ regions of an image give the same current many times over, so that one rounded w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +21,7 @@ import onnx_graphsurgeon as gs
 
 from pascalc.graph import Model, captured, has_tensor, is_constant, is_operator, is_ours, producer, set_input
 from pascalc.linear import Scale, is_layer, owns_weight, scale_layer
+from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
 
 #: Operators through which a factor per channel passes unchanged, and those through which only a scalar does.
@@ -29,6 +32,8 @@ _SHAPES = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "ReduceMea
 @dataclass(frozen=True)
 class FoldThresholds(Pass):
     """Scale the layers around a neuron so that its threshold is L and a spike is 1, where all of them can take it."""
+
+    neuron: NeuronModel = field(default_factory=Pasc)
 
     requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
 
@@ -42,18 +47,19 @@ class FoldThresholds(Pass):
             if not is_ours(neuron, "QCFS") or id(neuron.inputs[0]) not in behind:
                 continue
             theta, levels = neuron.inputs[1].values.astype(np.float64), neuron.attrs["levels"]
+            most = self.neuron.most(levels, self.neuron.steps_out(levels))
             before = _layers_before(model, neuron.inputs[0], theta)
             after = _layers_behind(model, neuron.outputs[0], theta)
             if before is None or after is None:
                 continue
             for layer in before:
-                outputs[id(layer)] = (levels / theta).reshape(-1)
+                outputs[id(layer)] = (most / theta).reshape(-1)
                 layers[id(layer)] = layer
             for layer in after:
-                inputs[id(layer)] = (theta / levels).reshape(-1)
+                inputs[id(layer)] = (theta / most).reshape(-1)
                 layers[id(layer)] = layer
             dtype = neuron.inputs[1].dtype
-            set_input(neuron, 1, model.constant(f"{neuron.attrs['label']}/threshold", np.asarray(levels, dtype)))
+            set_input(neuron, 1, model.constant(f"{neuron.attrs['label']}/threshold", np.asarray(most, dtype)))
             count += 1
         for key, layer in layers.items():
             scale_layer(model, layer, outputs.get(key), inputs.get(key))

@@ -1,12 +1,12 @@
 """QCFS activations become spiking neurons.
 
-The neuron model (pascalc/ops/neuron.py) says how many time steps a neuron of L levels wants and emits. A PASC neuron
-takes a train of any length and emits L steps [PASCAL, Algorithm 1].
+The neuron model (pascalc/ops/models.py) says how many time steps a neuron of L levels wants and sends. A PASC neuron
+takes a train of any length and sends L steps [PASCAL, Algorithm 1].
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import onnx_graphsurgeon as gs
@@ -14,6 +14,7 @@ import onnx_graphsurgeon as gs
 from pascalc import ops
 from pascalc.errors import CompileError
 from pascalc.graph import Model, is_ours
+from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
 
 #: Trains this long are told: they come from quantisers of many bits, and cost as many runs of the layers behind.
@@ -22,15 +23,15 @@ _MANY_STEPS = 64
 
 @dataclass(frozen=True)
 class LowerNeurons(Pass):
-    """Replace every QCFS activation by the spiking neuron that emits its level as spikes."""
+    """Replace every QCFS activation by the spiking neuron that sends its level as spikes."""
 
-    neuron: str = "pasc"
+    neuron: NeuronModel = field(default_factory=Pasc)
 
     requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
     provides: ClassVar[frozenset[str]] = frozenset({"neurons"})
 
     def run(self, model: Model) -> int:
-        neuron = ops.NEURON_MODELS[self.neuron]
+        neuron = self.neuron
         count = 0
         longest: gs.Node | None = None
         for node in model.graph.nodes:
@@ -46,8 +47,11 @@ class LowerNeurons(Pass):
                 node.op = neuron.operator.name
                 node.name = model.unique_name(f"{node.attrs['label']}/{node.op}")
                 # where any number of steps will do, it is known once time is unrolled
-                steps_in = 1 if neuron.steps_in is None else neuron.steps_in(levels)
-                node.attrs.update(steps_in=steps_in, steps_out=neuron.steps_out(levels))
+                node.attrs.update(
+                    steps_in=1 if neuron.any_length else neuron.steps_out(levels),
+                    steps_out=neuron.steps_out(levels),
+                    phi=neuron.start(node.attrs["phi"]),
+                )
                 if longest is None or node.attrs["steps_out"] > longest.attrs["steps_out"]:
                     longest = node
                 count += 1

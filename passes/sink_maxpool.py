@@ -1,19 +1,20 @@
 """MaxPool behind the neuron.
 
 QCFS is monotone, so QCFS(max(z)) = max(QCFS(z)): a MaxPool between a linear layer and a neuron computes the same behind
-the neuron. There it works on spikes, where a train is a thermometer code (all spikes first) and the maximum of trains
-is an OR of spikes in every time step.
+the neuron. There it works on spikes: where a train is a thermometer code (all spikes first), the maximum of trains is
+an OR of spikes in every time step. In codes of which that is not true it stays where it is, and is computed on sums.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import onnx_graphsurgeon as gs
 
 from pascalc.graph import Model, is_operator, is_ours, producer, sort
 from pascalc.linear import is_batched
+from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
 
 
@@ -21,9 +22,13 @@ from pascalc.passes.base import Pass
 class SinkMaxpool(Pass):
     """Move a MaxPool that feeds only a neuron behind that neuron."""
 
+    neuron: NeuronModel = field(default_factory=Pasc)
+
     requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
 
     def run(self, model: Model) -> int:
+        if not self.neuron.code.maximum_by_step:
+            return 0
         count = 0
         for neuron in model.graph.nodes:
             if not is_ours(neuron, "QCFS"):

@@ -7,20 +7,27 @@ Walking the graph once, each node's rule (pascalc/timing.py) is asked what it wa
 - Align prolongs a train by zero steps, which keeps its sum;
 - an additive constant c becomes c/T, so that the sum over time is c [PASCAL, Invariant 2].
 
+Where steps do not all count 1 (pascalc/codes.py), Retime does what Accumulate, Spread and Align do, and a Bias behind
+the node deals its constants out.
+
 Nodes and their names stay the source's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from pascalc import ops
+from pascalc.codes import UNIT
+from pascalc.constants import evaluate
 from pascalc.errors import CompileError
-from pascalc.graph import BATCH, Model, captured, set_input
+from pascalc.graph import BATCH, Array, Model, captured, is_constant, set_input
 from pascalc.passes.base import Pass
 from pascalc.timing import Analog, Const, Current, Declined, TimeType, Train, decide, own_output
 
@@ -43,6 +50,7 @@ class _Unroll:
         self.nodes: list[gs.Node] = []
         self.types: dict[int, TimeType] = {}
         self.converted: dict[tuple[int, TimeType], gs.Tensor] = {}
+        self.late: list[gs.Node] = []
         self.insertions = 0
 
     def run(self) -> int:
@@ -50,7 +58,8 @@ class _Unroll:
             self.types[id(tensor)] = Analog()
         for node in list(self.model.graph.nodes):
             self._visit(node)
-            self.nodes.append(node)
+            self.nodes += [node, *self.late]
+            self.late.clear()
         for index, tensor in enumerate(self.model.graph.outputs):
             if isinstance(self._type(tensor), Train):
                 self._accumulate_output(index, tensor)
@@ -69,19 +78,8 @@ class _Unroll:
 
     def _visit(self, node: gs.Node) -> None:
         types = tuple(self._type(t) for t in node.inputs)
-        neuron = ops.spiking_neuron(node.op) if node.domain == ops.DOMAIN else None
-        if neuron is not None:
-            if neuron.steps_in is None:
-                node.attrs["steps_in"] = types[0].steps
-            elif types[0].steps != node.attrs["steps_in"]:
-                if types[0].steps > node.attrs["steps_in"]:
-                    raise CompileError(
-                        f"{node.op} takes {node.attrs['steps_in']} time steps, but its input has {types[0].steps}",
-                        file=self.model.file,
-                        node=node.name,
-                        hint="Choose a neuron model that takes any number (--neuron pasc), or one L for all layers.",
-                    )
-                node.inputs[0] = self._convert(node.inputs[0], Current(node.attrs["steps_in"]))
+        if self._is_neuron(node):
+            self._feed(node)
             output: TimeType = own_output(node, self._type(node.inputs[0]))
             self.insertions += 1
         else:
@@ -97,9 +95,12 @@ class _Unroll:
                 for index, (kind, wanted) in enumerate(zip(types, decision.inputs, strict=True)):
                     if kind != wanted:
                         node.inputs[index] = self._convert(node.inputs[index], wanted)
-                for index in decision.split:
-                    self._split(node, index, decision.output.steps)
                 output = decision.output
+                if isinstance(output, Train) and output.weighting is not UNIT and decision.split:
+                    self._take_out(node, decision.split, output)
+                else:
+                    for index in decision.split:
+                        self._split(node, index, output.steps)
             inside = captured(node)
             if inside:
                 output = Analog()
@@ -107,6 +108,59 @@ class _Unroll:
                 self._convert_captured(node)
         for tensor in node.outputs:
             self.types[id(tensor)] = output
+
+    @staticmethod
+    def _is_neuron(node: gs.Node) -> bool:
+        return node.domain == ops.DOMAIN and ops.spiking_neuron(node.op) is not None
+
+    def _feed(self, node: gs.Node) -> None:
+        """The train that the neuron wants on its input."""
+        model = ops.spiking_neuron(node.op)
+        assert model is not None
+        kind, fixed = self._type(node.inputs[0]), node.attrs["steps_in"]
+        if isinstance(kind, Train) and kind.weighting is not model.reads:
+            node.inputs[0] = self._convert(node.inputs[0], Analog())
+            kind = Analog()
+        if model.any_length:
+            node.attrs["steps_in"] = kind.steps
+        elif kind.steps > fixed:
+            raise CompileError(
+                f"{node.op} takes {fixed} time steps, but its input has {kind.steps}",
+                file=self.model.file,
+                node=node.name,
+                hint="Choose a neuron model that takes any number (--neuron pasc), or one L for all layers.",
+            )
+        elif not isinstance(kind, Train) or kind.steps < fixed:
+            assert model.reads is not None, "who reads no trains takes one step"
+            node.inputs[0] = self._convert(node.inputs[0], Current(model.reads, fixed))
+
+    def _take_out(self, node: gs.Node, constants: tuple[int, ...], output: Train) -> None:
+        """The node's additive constants, which steps do not share alike: zeros in the node, and a Bias behind it."""
+        given = {t.name: t.values if is_constant(t) else self._silence(t) for t in node.inputs if not t.is_empty()}
+        bias = _least(evaluate(OnnxExporter.export_node(node), given, self.model.opset)[0])
+        for index in constants:
+            values = node.inputs[index].values
+            set_input(node, index, self.model.constant(f"{node.inputs[index].name}/0", np.zeros_like(values)))
+        after = node.outputs[0]
+        before = self.model.variable(f"{after.name}/no_bias", after)
+        node.outputs[0] = before
+        self.types[id(before)] = output
+        shares = output.weighting.shares(output.steps).astype(after.dtype)
+        dealt = [self.model.constant(f"{after.name}/{n}", v) for n, v in (("bias", bias), ("shares", shares))]
+        self.late.append(self._own(ops.BIAS, [before, *dealt], after, {"steps": output.steps}))
+        self.types[id(after)] = output
+
+    def _silence(self, tensor: gs.Tensor) -> Array:
+        """One sample of zeros."""
+        sizes = tensor.shape[1:] if tensor.shape else [None]
+        if not all(isinstance(size, int) for size in sizes):
+            raise CompileError(
+                f"the sizes of '{tensor.name}' are not known, so that its constants cannot be dealt out to time steps",
+                file=self.model.file,
+                node=tensor.name,
+                hint="Export the model with a fixed input size; only the batch may be free.",
+            )
+        return np.zeros([1, *sizes], tensor.dtype)
 
     def _split(self, node: gs.Node, index: int, steps: int) -> None:
         """An additive constant c as c/T."""
@@ -123,29 +177,40 @@ class _Unroll:
         return self.converted[key]
 
     def _insert(self, tensor: gs.Tensor, wanted: TimeType) -> gs.Tensor:
-        kind = self._type(tensor)
-        if isinstance(wanted, Analog):
-            operator, attrs, suffix = ops.ACCUMULATE, {"steps": kind.steps}, "sum"
-        elif isinstance(kind, Train):
-            attrs = {"steps_in": kind.steps, "steps_out": wanted.steps}
-            operator, suffix = ops.ALIGN, f"{wanted.steps}_steps"
-        else:
-            operator, attrs, suffix = ops.SPREAD, {"steps": wanted.steps}, f"{wanted.steps}_steps"
+        suffix = "sum" if isinstance(wanted, Analog) else f"{wanted.steps}_steps"
         out = self.model.variable(f"{tensor.name}/{suffix}", tensor)
-        self._append(operator, tensor, out, attrs)
+        self.nodes.append(self._conversion(tensor, wanted, out))
         self.types[id(out)] = wanted
         return out
 
-    def _append(self, operator: ops.Operator, tensor: gs.Tensor, out: gs.Tensor, attrs: dict[str, int]) -> None:
-        name = self.model.unique_name(f"{tensor.name}/{operator.name}")
-        self.nodes.append(gs.Node(operator.name, name, attrs=attrs, inputs=[tensor], outputs=[out], domain=ops.DOMAIN))
+    def _conversion(self, tensor: gs.Tensor, wanted: TimeType, out: gs.Tensor) -> gs.Node:
+        """What makes the wanted type of a tensor."""
+        kind = self._type(tensor)
+        steps = {"steps_in": kind.steps, "steps_out": wanted.steps}
+        train = kind if isinstance(kind, Train) else wanted
+        assert isinstance(train, Train)
+        if train.weighting is not UNIT:
+            matrix = self.model.constant(f"{out.name}/matrix", _matrix(kind, wanted).astype(tensor.dtype))
+            weighting = wanted.weighting.name if isinstance(wanted, Train) else ""
+            return self._own(ops.RETIME, [tensor, matrix], out, {**steps, "weighting": weighting})
+        if isinstance(wanted, Analog):
+            return self._own(ops.ACCUMULATE, [tensor], out, {"steps": kind.steps})
+        if isinstance(kind, Train):
+            return self._own(ops.ALIGN, [tensor], out, steps)
+        return self._own(ops.SPREAD, [tensor], out, {"steps": wanted.steps})
+
+    def _own(
+        self, operator: ops.Operator, inputs: list[gs.Tensor], out: gs.Tensor, attrs: Mapping[str, int | str]
+    ) -> gs.Node:
+        name = self.model.unique_name(f"{inputs[0].name}/{operator.name}")
         self.insertions += 1
+        return gs.Node(operator.name, name, attrs=dict(attrs), inputs=inputs, outputs=[out], domain=ops.DOMAIN)
 
     def _accumulate_output(self, index: int, tensor: gs.Tensor) -> None:
         """The output keeps its name; the train behind it gets a new one."""
         out = gs.Variable(tensor.name, tensor.dtype, tensor.shape)
         tensor.name = self.model.unique_name(f"{tensor.name}/train")
-        self._append(ops.ACCUMULATE, tensor, out, {"steps": self._type(tensor).steps})
+        self.nodes.append(self._conversion(tensor, Analog(), out))
         self.types[id(out)] = Analog()
         self.model.graph.outputs[index] = out
 
@@ -163,3 +228,26 @@ class _Unroll:
                 for index, tensor in enumerate(value.outputs):
                     if isinstance(self._type(tensor), Train):
                         value.outputs[index] = self._convert(tensor, Analog())
+
+
+def _matrix(kind: TimeType, wanted: TimeType) -> Array:
+    """[steps wanted, steps there are]: the steps of one type, made of those of another."""
+    if isinstance(kind, Train) and isinstance(wanted, Train):
+        matrix = np.zeros((wanted.steps, kind.steps))
+        first = wanted.steps - kind.steps if kind.weighting.prolonged_in_front else 0
+        matrix[first : first + kind.steps] = np.eye(kind.steps)
+        return matrix
+    if isinstance(kind, Train):
+        return kind.weighting.weights(kind.steps)[np.newaxis]
+    assert isinstance(wanted, Train)
+    return wanted.weighting.shares(wanted.steps)[:, np.newaxis]
+
+
+def _least(values: Array) -> Array:
+    """A value of one sample, without its batch, and once along every axis along which it is the same."""
+    values = values[0]
+    for axis in range(values.ndim):
+        first = values.take([0], axis)
+        if (values == first).all():
+            values = first
+    return values

@@ -7,7 +7,7 @@ from typing import Any
 from onnx.reference.op_run import OpRun
 
 from pascalc.ops import DOMAIN
-from pascalc.runtime.kernels import FloatArray, pasc_if, pasc_if_staged, qcfs
+from pascalc.runtime.kernels import KERNELS, FloatArray, Kernel
 
 
 def reference_ops(staged: bool = False) -> list[type[OpRun]]:
@@ -21,18 +21,13 @@ def reference_ops(staged: bool = False) -> list[type[OpRun]]:
         staged: run the neurons step by step instead of in closed form; the spikes are the same.
     """
 
-    class PascIF(OpRun):
-        op_domain = DOMAIN
+    return [_operator(kernel, staged) for kernel in KERNELS.values()]
 
-        def _run(self, x: FloatArray, threshold: FloatArray, *, label: str, **attributes: Any) -> tuple[FloatArray]:
-            if staged:
-                return (pasc_if_staged(x, threshold, **attributes)[0],)
-            return (pasc_if(x, threshold, **attributes),)
 
-    class QCFS(OpRun):
-        op_domain = DOMAIN
+def _operator(kernel: Kernel, staged: bool) -> type[OpRun]:
+    def run(self: OpRun, x: FloatArray, threshold: FloatArray, *, label: str, **attributes: Any) -> tuple[FloatArray]:
+        if staged and kernel.staged is not None:
+            return (kernel.staged(x, threshold, **attributes)[0],)
+        return (kernel.run(x, threshold, **attributes),)
 
-        def _run(self, x: FloatArray, threshold: FloatArray, *, label: str, **attributes: Any) -> tuple[FloatArray]:
-            return (qcfs(x, threshold, **attributes),)
-
-    return [PascIF, QCFS]
+    return type(kernel.operator.name, (OpRun,), {"op_domain": DOMAIN, "_run": run})

@@ -21,7 +21,7 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 
 from pascalc.errors import CompileError
-from pascalc.ops import DOMAIN, PASC_IF, QCFS, Operator
-from pascalc.runtime.kernels import Events, FloatArray, pasc_if, pasc_if_staged, qcfs
+from pascalc.ops import DOMAIN, Operator
+from pascalc.runtime.kernels import KERNELS, Events, FloatArray, Kernel
 
 
 @dataclass
@@ -74,26 +74,8 @@ def recording(record: Recording) -> Iterator[None]:
         _active.record = before
 
 
-def _pasc_if(feeds: Sequence[FloatArray], attributes: Mapping[str, Any], record: Recording) -> FloatArray:
-    label = attributes["label"]
-    options = {name: attributes[name] for name in ("levels", "steps_in", "steps_out", "phi")}
-    if not record.staged:
-        return pasc_if(*feeds, **options)
-    train, events = pasc_if_staged(*feeds, **options)
-    record.events[label] = record.events.get(label, Events()) + events
-    return train
-
-
-def _qcfs(feeds: Sequence[FloatArray], attributes: Mapping[str, Any], record: Recording) -> FloatArray:
-    return qcfs(*feeds, levels=attributes["levels"], phi=attributes["phi"])
-
-
-Kernel = Callable[[Sequence[FloatArray], Mapping[str, Any], Recording], FloatArray]
-
-_KERNELS: tuple[tuple[Operator, Kernel], ...] = ((PASC_IF, _pasc_if), (QCFS, _qcfs))
-
 #: The registered operators, by the id that the library knows them by.
-_registered: dict[int, tuple[Operator, Kernel]] = {}
+_registered: dict[int, Kernel] = {}
 
 _registration = threading.Lock()
 
@@ -110,14 +92,15 @@ def register() -> str:
     types = {"int": PyCustomOpDef.dt_int64, "float": PyCustomOpDef.dt_float, "string": PyCustomOpDef.dt_string}
     with _registration:
         if not _registered:
-            for operator, kernel in _KERNELS:
+            for kernel in KERNELS.values():
+                operator = kernel.operator
                 definition = onnx_op(
                     op_type=f"{DOMAIN}::{operator.name}",
                     inputs=[PyCustomOpDef.dt_float] * len(operator.inputs),
                     outputs=[PyCustomOpDef.dt_float] * len(operator.outputs),
                     attrs={attribute.name: types[attribute.type] for attribute in operator.attributes},
-                )(partial(_as_shipped, operator, kernel))
-                _registered[id(definition)] = operator, kernel
+                )(partial(_as_shipped, kernel))
+                _registered[id(definition)] = kernel
             PyCustomOpDef.install_hooker(_handle)
     return str(get_library_path())
 
@@ -128,34 +111,49 @@ def _handle(operator_id: int, feeds: list[Any], attributes: dict[str, str]) -> t
         from onnxruntime_extensions import _ocos
 
         return _ocos._on_pyop_invocation(operator_id, feeds, attributes)  # type: ignore[no-any-return]
-    y = _guarded(*_registered[operator_id], feeds, attributes)
+    y = _guarded(_registered[operator_id], feeds, attributes)
     return operator_id, y.shape, y
 
 
-def _as_shipped(operator: Operator, kernel: Kernel, *feeds: Any, **attributes: Any) -> FloatArray:
+def _as_shipped(kernel: Kernel, *feeds: Any, **attributes: Any) -> FloatArray:
     """A kernel as the shipped handler calls it: slower, and what runs if somebody puts that handler back."""
-    return _guarded(operator, kernel, feeds, attributes)
+    return _guarded(kernel, feeds, attributes)
 
 
-def _guarded(operator: Operator, kernel: Kernel, feeds: Sequence[Any], texts: Mapping[str, Any]) -> FloatArray:
+def _guarded(kernel: Kernel, feeds: Sequence[Any], texts: Mapping[str, Any]) -> FloatArray:
     """Runs a kernel; never raises. After an error the result is zeros, or NaN where nobody could raise the error."""
     record: Recording | None = getattr(_active, "record", None)
     shape = _output_shape(feeds[0].shape, texts)
     try:
         run = record or Recording()
         if run.error is None:
-            return _checked(kernel(feeds, _parsed(operator, texts, run), run), shape)
+            return _checked(_computed(kernel, feeds, _parsed(kernel.operator, texts, run), run), shape)
     except BaseException as error:
         if record is not None:
             record.error, record.label = error, texts["label"]
         else:
             with suppress(Exception):
-                print(f"{operator.name} '{texts['label']}' gives NaN, because its kernel raised:", file=sys.stderr)
+                print(
+                    f"{kernel.operator.name} '{texts['label']}' gives NaN, because its kernel raised:", file=sys.stderr
+                )
                 traceback.print_exception(error)
     try:
         return np.full(shape, np.nan if record is None else 0, np.float32)
     except (MemoryError, ValueError):  # larger than memory, or than any array
         return np.empty((0,) * len(shape), np.float32)
+
+
+def _computed(
+    kernel: Kernel, feeds: Sequence[FloatArray], attributes: Mapping[str, Any], record: Recording
+) -> FloatArray:
+    """What the kernel gives, in closed form or step by step, as the record asks for."""
+    options = {name: attributes[name] for name in kernel.attributes}
+    if not record.staged or kernel.staged is None:
+        return kernel.run(*feeds, **options)
+    train, events = kernel.staged(*feeds, **options)
+    label = attributes["label"]
+    record.events[label] = record.events.get(label, Events()) + events
+    return train
 
 
 def _output_shape(shape: tuple[int, ...], texts: Mapping[str, Any]) -> tuple[int, ...]:

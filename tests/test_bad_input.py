@@ -386,7 +386,13 @@ def model(tmp_path: Path) -> Path:
 
 def test_an_output_in_a_folder_that_does_not_exist(model: Path, tmp_path: Path) -> None:
     message = refused("compile", model, "-o", tmp_path / "none" / "out.onnx")
-    assert f"{tmp_path / 'none' / 'out.onnx'}: the output cannot be written: No such file or directory" in message
+    told = (
+        f"the output cannot be written: the folder {tmp_path / 'none'} does not exist. Nothing was written; create it"
+    )
+    assert f"{tmp_path / 'none' / 'out.onnx'}: {told}" in message
+    (tmp_path / "link.onnx").symlink_to(tmp_path / "gone" / "out.onnx")
+    assert f"the folder {tmp_path / 'gone'} does not exist" in refused("compile", model, "-o", tmp_path / "link.onnx")
+    (tmp_path / "link.onnx").unlink()
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
 
 
@@ -431,6 +437,8 @@ def test_a_report_that_would_overwrite_an_input(model: Path, tmp_path: Path) -> 
         ["inspect", model, "--json", model],
         ["eval", model, "--data", tmp_path / "data.npz", "--json", tmp_path / "data.npz"],
         ["verify", model, model, "--data", tmp_path / "data.npz", "--json", model],
+        ["eval", model, "--data", tmp_path, "--json", tmp_path / "data.npz"],
+        ["eval", model, "--data", tmp_path, "--json", tmp_path / "new.npz"],
     ):
         assert "the report would overwrite" in refused(*arguments)
     assert model.read_bytes() == content
@@ -553,13 +561,14 @@ _NAN = np.where(np.arange(24).reshape(4, 6) == 8, np.float32(np.nan), _X)
 BAD_DATA: dict[str, tuple[bytes, str]] = {
     "text": (b"x,y\n1,2\n", "not an .npz of plain arrays"),
     "empty": (b"", "not an .npz of plain arrays"),
-    "one array": (_npy(_X), "this is a single NumPy array (.npy), not an .npz of plain arrays"),
+    "one array of objects": (_npy(np.array([{}, None], object)), "it is not a .npy of plain numbers"),
+    "one torn array": (_npy(_X)[:140], "the data is truncated"),
     "truncated": (_npz(x=_X)[:150], "not an .npz of plain arrays"),
-    "corrupt": (_corrupt(), "not an .npz of plain arrays"),
+    "corrupt": (_corrupt(), "the data is damaged"),
     "pickled": (_npz(x=np.array([{}, None], object)), "not an .npz of plain arrays"),
     "no arrays": (_zip(), "no array for the input 'x' (the file has none)"),
     "no array of the format": (_zip(x=b"1, 2, 3"), "'x' is not an array"),
-    "array without data": (_zip(x=_npy(_X)[:130]), "not an .npz of plain arrays"),
+    "array without data": (_zip(x=_npy(_X)[:130]), "the data is truncated"),
     "other name": (_npz(images=_X, y=np.zeros(4, int)), "no array for the input 'x' (the file has images, y)"),
     "float64": (_npz(x=_X.astype(np.float64)), "'x' is float64, but the input 'x' wants float32"),
     "uint8": (_npz(x=_X.astype(np.uint8)), "'x' is uint8, but the input 'x' wants float32"),
@@ -590,14 +599,30 @@ def test_bad_data(case: str, model: Path, tmp_path: Path) -> None:
     assert expected in message
 
 
-@pytest.mark.parametrize("kind", ["missing", "directory"])
-def test_data_that_cannot_be_read(kind: str, model: Path, tmp_path: Path) -> None:
+_CALIB = ["-o", "/dev/null", "--calib"]
+
+
+def test_data_that_cannot_be_read(model: Path, tmp_path: Path) -> None:
     data = tmp_path / "data.npz"
-    if kind == "directory":
-        data.mkdir()
-    reason = {"missing": "No such file or directory", "directory": "Is a directory"}[kind]
-    for command in (["eval", model], ["verify", model, model]):
-        assert f"{data}: the data cannot be read: {reason}." in refused(*command, "--data", data)
+    reason = "No such file or directory."
+    for command in (["eval", model, "--data"], ["verify", model, model, "--data"], ["histogram", model, *_CALIB]):
+        # and not how data is saved: it is the path that is wrong
+        assert refused(*command, data).rstrip() == f"pascalc: {data}: the data cannot be read: {reason}"
+    data.mkdir()
+    assert f"{data}: the folder holds no .npz files." in refused("eval", model, "--data", data)
+
+
+def test_a_folder_that_does_not_exist(model: Path, tmp_path: Path) -> None:
+    for command in (["inspect"], ["eval", model, "--data"], ["compile", model, "--plan"]):
+        message = refused(*command, tmp_path / "none" / "file")
+        assert f"No such file or directory. There is no folder {tmp_path / 'none'}." in message
+
+
+def test_stdin_by_a_dash(model: Path, tmp_path: Path) -> None:
+    for command in (["compile"], ["inspect"], ["eval", model, "--data"], ["histogram", model, *_CALIB]):
+        assert "'-' is not stdin here, which is not read: write the file to disk" in refused(*command, "-")
+    for command in (["compile", model, "--plan"], ["plan", model, "--al-clusters", 1, "--histograms"]):
+        assert "'-' is not stdin here: write /dev/stdin." in refused(*command, "-")
 
 
 def test_data_damaged_anywhere(model: Path, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,13 @@ import pytest
 from click.testing import CliRunner
 
 import pascalc
+from pascalc.al.plan import LayerPlan, Plan
 from pascalc.cli import main
-from pascalc.passes import SCHEDULES
+from pascalc.inspector import inspect
+from pascalc.ops import Pasc
+from pascalc.passes import SCHEDULES, UNROLLED
 from pascalc.runtime import InferenceSession
+from pascalc.tables import counted
 from tests.small_networks import images, residual_network, write
 
 NEURONS = ["stem", "left", "join", "deep", "hidden"]
@@ -74,7 +80,7 @@ def test_compile_json(folder: Path, tmp_path: Path) -> None:
     assert [n["name"] for n in values["neurons"]] == NEURONS
     assert [n["steps_in"] for n in values["neurons"]] == [1, 4, 8, 2, 4]
     assert [n["steps_out"] for n in values["neurons"]] == LEVELS
-    assert [p["name"] for p in values["passes"]] == [p.name() for p in SCHEDULES["unrolled"]]
+    assert [p["name"] for p in values["passes"]] == [p.name() for p in UNROLLED]
     assert all(set(p) == {"name", "rewrites", "seconds"} for p in values["passes"])
     assert (values["not_spiking"], values["notes"]) == ([], [])
 
@@ -99,7 +105,7 @@ def test_compile_collapsed(folder: Path, tmp_path: Path) -> None:
 def test_dump_ir_writes_one_readable_file_a_pass(schedule: str, folder: Path, tmp_path: Path) -> None:
     ir = tmp_path / "new" / "ir"
     run("compile", folder / "model.onnx", "-o", tmp_path / "out.onnx", "--dump-ir", ir, "--schedule", schedule)
-    names = [f"{i:02d}-{p.name()}.onnxtxt" for i, p in enumerate(SCHEDULES[schedule], 1)]
+    names = [f"{i:02d}-{p.name()}.onnxtxt" for i, p in enumerate(SCHEDULES[schedule](Pasc()), 1)]
     assert sorted(p.name for p in ir.iterdir()) == names
     models = [onnx.parser.parse_model((ir / name).read_text()) for name in names]
     for model in models:
@@ -130,7 +136,7 @@ def test_timing_and_explain(folder: Path, tmp_path: Path) -> None:
     text = run("compile", folder / "model.onnx", "-o", tmp_path / "out.onnx", "--timing", "--explain")
     assert "Nothing was refused." in text
     rows = [line.split() for line in text.splitlines() if line.endswith(" ms")]
-    assert [row[0] for row in rows] == [p.name() for p in SCHEDULES["unrolled"]]
+    assert [row[0] for row in rows] == [p.name() for p in UNROLLED]
     assert {row[0]: int(row[1]) for row in rows}["recognise-qcfs"] == 5
 
 
@@ -185,6 +191,15 @@ def test_verify_of_a_broken_network_has_status_1(folder: Path, tmp_path: Path) -
     assert values == json.loads(run(*arguments, "--json", "-", status=1))
 
 
+def test_verify_of_a_wrong_pair_says_so_before_what_follows_from_it(folder: Path, tmp_path: Path) -> None:
+    other = write(residual_network(1), tmp_path / "other.onnx")
+    lines = run("verify", other, folder / "snn.onnx", "--data", folder / "data.npz", status=1).splitlines()
+    told = lines.index(f"the file says that it was compiled from another file than {other}")
+    assert any(line.startswith("root: ") for line in lines)
+    findings = [i for i, line in enumerate(lines) if line.startswith(("root: ", *(f"{name}: " for name in NEURONS)))]
+    assert told < min(findings)
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "snn.onnx"])
 @pytest.mark.parametrize("kernels", ["native", "numpy"])
 def test_eval_json(name: str, kernels: str, folder: Path) -> None:
@@ -218,11 +233,27 @@ def test_inspect_json(name: str, folder: Path) -> None:
 def test_passes(folder: Path) -> None:
     values = run_json("passes")
     assert {name: [p["name"] for p in passes] for name, passes in values.items()} == {
-        name: [p.name() for p in passes] for name, passes in SCHEDULES.items()
+        name: [p.name() for p in passes(Pasc())] for name, passes in SCHEDULES.items()
     }
     lines = run("passes").splitlines()
-    assert len(lines) == sum(map(len, SCHEDULES.values()))
+    assert len(lines) == sum(len(passes(Pasc())) for passes in SCHEDULES.values())
     assert "Replace every form of the QCFS activation by one explicit QCFS operator." in run("passes")
+
+
+def test_one_of_something(folder: Path) -> None:
+    data = ["--data", folder / "data.npz", "--limit", 1]
+    assert "\n1 sample, 736 neurons: 0 root mismatches, " in run(
+        "verify", folder / "model.onnx", folder / "snn.onnx", *data
+    )
+    assert "1 sample: accuracy" in run("eval", folder / "snn.onnx", *data)
+    assert "measured on 1 sample\n" in run("report", folder / "snn.onnx", *data)
+    assert (counted(0, "node"), counted(1, "mismatch", "mismatches")) == ("0 nodes", "1 mismatch")
+
+
+def test_the_help_calls_a_number_n() -> None:
+    for name in main.commands:
+        assert "RANGE" not in run(name, "--help")
+        assert "INTEGER" not in run(name, "--help")
 
 
 def test_help_and_version() -> None:
@@ -241,6 +272,14 @@ def test_a_process_is_quiet_when_piped(folder: Path) -> None:
     result = subprocess.run([*command, "--json", "-"], capture_output=True, text=True, timeout=100)
     assert (result.returncode, result.stderr) == (0, "")
     assert json.loads(result.stdout)["samples"] == SAMPLES
+
+
+def test_it_runs_as_a_module(folder: Path) -> None:
+    command = [sys.executable, "-m", "pascalc", "inspect", str(folder / "snn.onnx"), "--json", "-"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert json.loads(result.stdout) == run_json("inspect", folder / "snn.onnx")
+    usage = subprocess.run([*command[:3], "-h"], capture_output=True, text=True, timeout=100)
+    assert usage.stdout.startswith("Usage: pascalc [OPTIONS]")
 
 
 def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
@@ -284,3 +323,56 @@ def test_the_python_api_raises_one_error(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(pascalc.CompileError):
             call()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "way"),
+    [
+        (onnx.ModelProto(), "onnx.save"),
+        (np.zeros((2, 3)), "numpy.savez"),
+        ({"x": np.zeros(2)}, "numpy.savez"),
+        ([np.zeros(2)], "numpy.savez"),
+        (Plan((LayerPlan(name="a", levels=2),)), "plan.to_json"),
+        (SimpleNamespace(state_dict=dict), "pascalc.train.export"),
+        (b"model.onnx", "as text or a pathlib.Path"),
+        (None, "as text or a pathlib.Path"),
+        (7, "as text or a pathlib.Path"),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_is_no_path_is_refused_wherever_the_api_is_entered(
+    given: Any, way: str, folder: Path, tmp_path: Path
+) -> None:
+    model, snn, data = folder / "model.onnx", folder / "snn.onnx", folder / "data.npz"
+    out = tmp_path / "out.onnx"
+    calls: dict[str, Callable[[], Any]] = {
+        "source": lambda: pascalc.compile(given, out),
+        "path": lambda: pascalc.inspect(given),
+        "compiled": lambda: pascalc.verify(model, given, data),
+        "calibration": lambda: pascalc.plan_by_budget(model, given, 0.1),
+    }
+    if given is not None:  # which is no output, no data
+        calls |= {
+            "output": lambda: pascalc.compile(model, given),
+            "save_ann": lambda: pascalc.compile(model, out, save_ann=given),
+            "dump_ir": lambda: pascalc.compile(model, out, dump_ir=given),
+            "data": lambda: pascalc.report(snn, data=given),
+            "plan": lambda: pascalc.report(snn, plan=given),
+            "shards": lambda: pascalc.plan_by_metric(model, 2, shards=[given]),
+        }
+    for name, call in calls.items():
+        with pytest.raises(pascalc.CompileError, match=f"'{name}' must be a .*, not") as caught:
+            call()
+        assert way in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_path_of_the_api_is_known_as_one(folder: Path) -> None:
+    with pytest.raises(pascalc.CompileError, match="'shards' must be a list of paths, not str"):
+        pascalc.plan_by_metric(folder / "model.onnx", 2, shards=str(folder / "model.onnx"))
+    with pytest.raises(pascalc.CompileError, match="'data' must be a path"):
+        pascalc.evaluate(folder / "model.onnx", None)
+    with pytest.raises(TypeError, match="data"):
+        pascalc.evaluate(folder / "model.onnx")
+    assert pascalc.compile is pascalc.compile
+    assert pascalc.inspect.__doc__ == inspect.__doc__

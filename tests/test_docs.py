@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import re
+import shlex
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from pascalc.cli import main
+from pascalc.planning.correction import METHODS
 from pascalc.verifier.record import LayerCheck, Root, Verification
+from tests.small_networks import images, residual_network, write
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -89,6 +96,43 @@ def test_imports_go_in_one_direction() -> None:
 def test_only_train_imports_torch() -> None:
     pattern = re.compile(r"^\s*(import|from) torch\b", flags=re.MULTILINE)
     assert {p.parent.name for p in _generate().SOURCES if pattern.search(p.read_text())} == {"train"}
+
+
+def _keys(values: Any) -> set[str]:
+    """The keys of all objects in a JSON report, but for those that are labels, files or names of the user's network."""
+    if isinstance(values, list):
+        return set().union(*map(_keys, values))
+    if not isinstance(values, dict):
+        return set()
+    named = {"metadata", "source_levels", "levels", "requantised"}
+    return {*values, *(key for k, v in values.items() if k not in named for key in _keys(v))}
+
+
+def test_every_field_of_the_json_is_on_the_page(tmp_path: Path) -> None:
+    source = write(residual_network(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=images(8), y=np.zeros(8, np.int64))
+    levels = ["--al-clusters", "1", "--al-levels", "1", "--calib", f"{tmp_path / 'd.npz'}", "--correct"]
+    snn, data = str(tmp_path / "s.onnx"), ["--data", str(tmp_path / "d.npz")]
+    fails = [sys.executable, "-c", "import onnx, sys; sys.exit('Conv' in str(onnx.load(sys.argv[1])))"]
+    pages = {
+        "cli.md": [
+            ["compile", str(source), "-o", snn, *levels],
+            ["plan", str(source), *levels],
+            ["inspect", snn],
+            ["eval", snn, *data],
+            ["passes"],
+            ["reduce", str(source), "-o", str(tmp_path / "r.onnx"), "--fails", shlex.join(fails)],
+        ],
+        "report.md": [["report", snn, *data]],
+    }
+    for page, commands in pages.items():
+        text = (DOCS / page).read_text()
+        for command in commands:
+            done = CliRunner().invoke(main, [*command, "--json", "-"])
+            assert done.exit_code == 0, done.output
+            # names of schedules and of methods are values, though they are keys
+            missing = _keys(json.loads(done.stdout)) - {"unrolled", "collapsed", "none", *METHODS}
+            assert not [key for key in sorted(missing) if f"`{key}`" not in text], command[0]
 
 
 def test_every_field_of_the_verification_is_on_the_page() -> None:

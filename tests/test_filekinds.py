@@ -118,7 +118,6 @@ def test_no_model(case: str, tmp_path: Path) -> None:
 #: content, what it is, words of the way from it to an .npz
 NO_DATA: dict[str, tuple[bytes, str, str]] = {
     "onnx": (MODEL.SerializeToString(), "an ONNX model", "Give the network first"),
-    "npy": (arrays(np.save, rows(2)), "a single NumPy array", "numpy.load(FILE)"),
     "pt": (zipped("m/data.pkl", "m/data/0"), "a PyTorch checkpoint", "images.numpy()"),
     "pickle": (pickle.dumps({"w": 1}), "a Python pickle", "where you trust it"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "a git-LFS pointer", "git lfs pull"),
@@ -133,7 +132,6 @@ NO_DATA: dict[str, tuple[bytes, str, str]] = {
 @pytest.mark.parametrize("command", ["eval", "plan"])
 @pytest.mark.parametrize("case", NO_DATA)
 def test_no_data(case: str, command: str, tmp_path: Path) -> None:
-    """``eval`` reads data whole and ``plan`` as a stream; both say the same."""
     content, what, way = NO_DATA[case]
     model, path = write(MODEL, tmp_path / "model.onnx"), tmp_path / "data.npz"
     path.write_bytes(content)

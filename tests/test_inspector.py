@@ -52,7 +52,7 @@ def test_interfaces_of_every_kind(tmp_path: Path) -> None:
     assert (found.neurons, found.macs) == ([], 0)
 
 
-@pytest.mark.parametrize("entry", ["no json", '{"a": 1}', "", "[", "12"])
+@pytest.mark.parametrize("entry", ["no json", '{"a": 1}', "", "[", "12", "null", "[" * 20_000, '[[["x"]], 3]'])
 def test_metadata_that_is_not_the_compilers(entry: str, tmp_path: Path) -> None:
     pascalc.compile(write(residual_network(), tmp_path / "model.onnx"), tmp_path / "out.onnx")
     model = onnx.load(tmp_path / "out.onnx")

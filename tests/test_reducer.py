@@ -41,7 +41,7 @@ def test_command_line(tmp_path: Path) -> None:
         main, ["reduce", str(model), "--fails", f"{command(tmp_path, 'MaxPool')} {{}}", "-o", str(out)]
     )
     assert done.exit_code == 0, done.output
-    assert "-> 1 nodes" in done.stdout
+    assert "-> 1 node;" in done.stdout
     assert [n.op_type for n in onnx.load(out).graph.node] == ["MaxPool"]
 
 

@@ -13,6 +13,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import pytest
 
+from pascalc.codes import THERMOMETER
 from pascalc.graph import is_constant, is_ours, producer
 from pascalc.ops import OPERATORS
 from pascalc.passes import ANALYSIS
@@ -299,5 +300,5 @@ def test_height_of_spikes(body: str, height: str) -> None:
     source = Case("", "spikes", BY_CHANNEL + body, constants=constants).source()
     model = compiled(source, PASSES)
     (node,) = (n for n in model.graph.nodes if n.name == "op")
-    assert decide(node, tuple(type_of(t) for t in node.inputs)).output == Spikes(4, height)
+    assert decide(node, tuple(type_of(t) for t in node.inputs)).output == Spikes.of(THERMOMETER, 4, height)
     assert_same_outputs(source, model)

@@ -216,18 +216,19 @@ def test_residual_networks_of_random_weights_are_equivalent(tmp_path_factory: An
 
 
 def test_a_root_within_the_bound_is_no_difference_and_one_beyond_is() -> None:
-    layer = LayerCheck("a", 4, 4, 4, root_mismatches=3, max_root_margin=1e-7)
+    layer = LayerCheck("a", 4, 4, 4, 4, True, root_mismatches=3, max_root_margin=1e-7)
     result = Verification(layers=[layer])
     assert (result.equivalent, result.first_difference, result.findings()) == (True, "", [])
     layer.roots_beyond_bound = 1
     assert (result.equivalent, result.first_difference) == (False, "a")
-    assert result.findings() == ["a: 1 root mismatches beyond the rounding bound"]
+    assert result.findings() == ["a: 1 root mismatch beyond the rounding bound"]
     assert result.to_json()["equivalent"] is False
 
 
 def test_what_follows_from_a_root_is_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights off by so much that counts flip: the flips of the layer itself are roots, those behind follow."""
-    monkeypatch.setattr("pascalc.verifier.compare.MAX_ROOTS_SHOWN", 100)
+    for module in ("compare", "record"):
+        monkeypatch.setattr(f"pascalc.verifier.{module}.MAX_ROOTS_SHOWN", 100)
     source = write(residual_network(), tmp_path / "model.onnx")
     pascalc.compile(source, tmp_path / "out.onnx")
     model = onnx.load(tmp_path / "out.onnx")

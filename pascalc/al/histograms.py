@@ -19,6 +19,7 @@ import numpy as np
 from pascalc.al.metrics import Histogram
 from pascalc.errors import CompileError
 from pascalc.files import read_text
+from pascalc.metadata import read_json
 from pascalc.ops import MAX_LEVELS
 
 METADATA_KEY = "pascalc.histograms"
@@ -39,11 +40,11 @@ def from_json(text: str, *, file: object = None) -> Histograms:
         CompileError: the text is not a JSON object of lists of counts, or names a layer twice.
     """
     try:
-        values = json.loads(text, object_pairs_hook=_unique)
+        values = read_json(text)
         if not isinstance(values, dict) or not values:
             raise CompileError("histograms must be a JSON object with a list of counts for every layer")
         return {name: _histogram(name, counts) for name, counts in values.items()}
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CompileError(f"the histograms are not JSON: {error}", file=file) from None
     except CompileError as error:
         hint = "Write them with `pascalc histogram MODEL --calib DATA.npz -o FILE`."
@@ -92,11 +93,22 @@ def match(histograms: Mapping[str, Histogram], levels: Mapping[str, int], *, fil
         file: the file that the histograms come from, for messages.
 
     Raises:
-        CompileError: a layer has no histogram or two, a histogram belongs to no layer or has other levels.
+        CompileError: they are of another network, a layer has no histogram or two, a histogram belongs to no layer or
+            has other levels.
     """
     by_module: dict[str, list[str]] = {}
     for name in histograms:
         by_module.setdefault(module_name(name), []).append(name)
+    layers = {module_name(label) for label in levels}
+    without = [label for label in levels if label not in histograms and module_name(label) not in by_module]
+    strange = [name for name in histograms if name not in levels and module_name(name) not in layers]
+    if without and strange:
+        raise CompileError(
+            f"these histograms are of another network: {len(without)} of the {len(levels)} layers of this one have "
+            f"none ({_some(without)}), and {len(strange)} of them belong to no layer of it ({_some(strange)})",
+            file=file,
+            hint="Count them again with this model.",
+        )
     found: Histograms = {}
     for label, count in levels.items():
         names = [label] if label in histograms else by_module.get(module_name(label), [])
@@ -125,6 +137,10 @@ def match(histograms: Mapping[str, Histogram], levels: Mapping[str, int], *, fil
     return found
 
 
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
 def module_name(label: str) -> str:
     """The PyTorch module of a label: 'layer1/layer1.0/relu' and 'layer1.0.relu' are one.
 
@@ -147,10 +163,3 @@ def _histogram(name: str, counts: object) -> Histogram:
         return Histogram(np.array(counts, dtype=np.int64))
     except CompileError as error:
         raise CompileError(error.message, node=name) from None
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise CompileError("the histograms name a layer twice", node=next(n for n in names if names.count(n) > 1))
-    return dict(pairs)

@@ -25,6 +25,7 @@ cancel. So results depend neither on the order nor on the sharding of the calibr
 from __future__ import annotations
 
 import math
+import reprlib
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -135,7 +136,7 @@ class Histogram:
 def check_levels(levels: int, *, node: str | None = None) -> None:
     """Raise CompileError unless `levels` is an integer in 1..255."""
     if isinstance(levels, bool) or not isinstance(levels, int) or not 1 <= levels <= MAX_LEVELS:
-        raise CompileError(f"Levels must be an integer in 1..{MAX_LEVELS}; got {levels!r}", node=node)
+        raise CompileError(f"Levels must be an integer in 1..{MAX_LEVELS}; got {reprlib.repr(levels)}", node=node)
 
 
 def agreement(histogram: Histogram, layers: int) -> float:

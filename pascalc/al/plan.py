@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from pascalc.al.clusters import assign_levels, cluster
 from pascalc.al.metrics import Histogram, agreement, check_levels, kurtosis, metric, skewness
 from pascalc.errors import CompileError
 from pascalc.files import read_text
+from pascalc.metadata import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +176,8 @@ def _layer_to_json(layer: LayerPlan) -> dict[str, Any]:
 
 def _layers_from_json(text: str) -> tuple[LayerPlan, ...]:
     try:
-        plan = json.loads(text, object_pairs_hook=_unique_fields, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        plan = read_json(text, _no_constant)
+    except ValueError as error:
         raise CompileError(f"The plan is not JSON: {error}") from None
     if not isinstance(plan, dict) or not isinstance(plan.get("layers"), list):
         raise CompileError('A plan must be a JSON object with a list "layers"')
@@ -185,7 +187,7 @@ def _layers_from_json(text: str) -> tuple[LayerPlan, ...]:
 
 def _layer_from_json(row: object, index: int) -> LayerPlan:
     if not isinstance(row, dict):
-        raise CompileError(f"Layer {index} of the plan must be a JSON object; got {row!r}")
+        raise CompileError(f"Layer {index} of the plan must be a JSON object; got {reprlib.repr(row)}")
     name = row.get("name")
     if not isinstance(name, str):
         raise CompileError(f'Layer {index} of the plan needs a "name", a string')
@@ -206,7 +208,7 @@ def _layer_from_json(row: object, index: int) -> LayerPlan:
             raise CompileError(error.message, node=name) from None
     group = values.get("cluster")
     if group is not None and type(group) is not int:
-        raise CompileError(f"cluster of a plan's layer must be an integer; got {group!r}", node=name)
+        raise CompileError(f"cluster of a plan's layer must be an integer; got {reprlib.repr(group)}", node=name)
     return LayerPlan(**values)
 
 
@@ -222,7 +224,9 @@ def _number(field: str, value: object, node: str) -> float:
         if math.isfinite(number):
             return number
     hint = 'An infinite metric is written as the string "inf".' if field == "metric" else ""
-    raise CompileError(f"{field} of a plan's layer must be a finite number; got {value!r}", node=node, hint=hint)
+    raise CompileError(
+        f"{field} of a plan's layer must be a finite number; got {reprlib.repr(value)}", node=node, hint=hint
+    )
 
 
 def _check_fields(row: Mapping[str, object], *, allowed: Sequence[str], node: str | None) -> None:
@@ -233,14 +237,6 @@ def _check_fields(row: Mapping[str, object], *, allowed: Sequence[str], node: st
             node=node,
             hint=f"Known fields: {', '.join(allowed)}.",
         )
-
-
-def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        repeated = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise CompileError(f"The plan repeats the field {repeated!r} in one object")
-    return row
 
 
 def _no_constant(constant: str) -> float:

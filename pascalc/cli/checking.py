@@ -5,16 +5,31 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pascalc.cli.group import Command
-from pascalc.cli.options import FILE, OUTPUT, Positive, batch_option, data_option, json_option, limit_option
-from pascalc.cli.output import macs, progress_bar, show
+from pascalc.cli.options import (
+    FILE,
+    OUTPUT,
+    Positive,
+    batch_option,
+    data_option,
+    json_option,
+    limit_option,
+    workers_options,
+)
+from pascalc.cli.output import macs, named, progress_bar, show
 from pascalc.files import printable, write_atomically
+from pascalc.metadata import ann_is, recorded_correction
+from pascalc.modelfile import load
+from pascalc.ops import Pasc
 from pascalc.passes import SCHEDULES
-from pascalc.tables import table
+from pascalc.tables import counted, table
+
+if TYPE_CHECKING:
+    from pascalc.verifier.record import Verification
 
 #: Findings that are printed; JSON has them all.
 _SHOWN = 20
@@ -23,11 +38,17 @@ _SHOWN = 20
 @click.command("verify", cls=Command)
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
 @click.argument("compiled", type=FILE, metavar="OUT.onnx")
-@click.option("--data", type=FILE, metavar="DATA.npz", help="x: inputs; without it, random inputs.")
+@click.option(
+    "--data",
+    type=FILE,
+    metavar="DATA",
+    help="An .npz (x: inputs), a .npy, or a folder of .npz shards; without it, random inputs.",
+)
 @click.option("--no-trust", is_flag=True, help="Other levels than the source's are a fault, whatever OUT.onnx says.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Of the random levels; another one each time.")
 @limit_option
 @batch_option
+@workers_options
 @json_option
 def verify_command(
     model: Path,
@@ -37,6 +58,8 @@ def verify_command(
     seed: int | None,
     limit: int | None,
     batch: int,
+    workers: int | None,
+    dask: str | None,
     json_file: str | None,
 ) -> None:
     """Check that OUT.onnx is the network MODEL.onnx, on data and random levels; exit status 1 if it is not."""
@@ -44,7 +67,16 @@ def verify_command(
 
     with progress_bar("verifying") as progress:
         result = verify(
-            model, compiled, data, limit=limit, batch=batch, trust=not no_trust, seed=seed, progress=progress
+            model,
+            compiled,
+            data,
+            limit=limit,
+            batch=batch,
+            trust=not no_trust,
+            seed=seed,
+            workers=workers,
+            dask=dask,
+            progress=progress,
         )
     rows = [
         (
@@ -76,12 +108,15 @@ def verify_command(
     lines = [
         table(header, rows),
         "",
-        f"{result.samples} samples, {total} neurons: {roots} root mismatches, "
+        f"{counted(result.samples, 'sample')}, {counted(total, 'neuron')}: "
+        f"{counted(roots, 'root mismatch', 'root mismatches')}, "
         f"{sum(x.roots_beyond_bound for x in result.layers)} of them beyond the rounding bound",
         f"classifications differing: {result.argmax_mismatches} (the source from itself, unoptimised: "
         f"{result.source_self_mismatches}); largest output difference {result.max_abs_output_diff:.2g}",
-        f"the files' own outputs had to agree in {result.answers_compared} samples, in which no count differs",
-        f"random levels: {result.probes} samples, in batches of {', '.join(map(str, result.batch_sizes)) or 'none'}",
+        f"the files' own outputs had to agree in {counted(result.answers_compared, 'sample')}, in which no count "
+        "differs",
+        f"random levels: {counted(result.probes, 'sample')}, in batches of "
+        f"{', '.join(map(str, result.batch_sizes)) or 'none'}",
     ]
     if not result.data:
         lines.append(
@@ -89,6 +124,10 @@ def verify_command(
             "often rounding crosses a half point on real inputs (--data)"
         )
     lines += [f"taken from the file's own word: {line}" for line in result.trusted]
+    if result.source_recorded is False:
+        lines.append(f"the file says that it was compiled from another file than {model}")
+    if not result.equivalent:
+        lines += _said_of_correction(model, compiled)
     for root in result.roots[:10]:
         lines.append(
             f"root: {root.layer} sample {root.sample} {root.index}: {root.source_count} -> {root.count}, "
@@ -98,19 +137,42 @@ def verify_command(
     lines += findings[:_SHOWN]
     if len(findings) > _SHOWN:
         lines.append(f"... and {len(findings) - _SHOWN} more")
-    if result.source_recorded is False:
-        lines.append(f"the file says that it was compiled from another file than {model}")
     levels = ", at the levels that the file says that it was compiled to" if result.requantised else ""
-    verdict = (
-        f"equivalent{levels}"
-        if result.equivalent
-        else f"NOT equivalent: {result.first_difference or result.problems[0]}"
-    )
-    if not result.equivalent and json_file is None:
+    if not result.translated:
+        verdict = f"NOT equivalent: {result.first_difference or result.problems[0]}"
+    elif result.lossy:
+        lines += ["", *_lossy(result)]
+        verdict = f"translated{levels}: every layer computes what it says, but the neurons are lossy, not the source's"
+    else:
+        verdict = f"equivalent{levels}"
+    if not result.translated and json_file is None:
         lines += ["", _shows_more(model, compiled, data, limit, result.seed)]
     show("\n".join([*lines, "", verdict]), result.to_json(), json_file)
-    if not result.equivalent:
+    if not result.translated:
         sys.exit(1)
+
+
+def _lossy(result: Verification) -> list[str]:
+    """The conversion errors of lossy neurons."""
+    rows = [
+        (x.name, x.levels, x.most, f"{x.conversion_error:.4f}", f"{x.own_error:.4f}")
+        for x in result.layers
+        if not x.lossless
+    ]
+    header = ["layer", "L", "most spikes", "conversion error", "its own part"]
+    note = "conversion error: the mean difference of an activation from the source's, in units of theta"
+    return [table(header, rows), note]
+
+
+def _said_of_correction(model: Path, compiled: Path) -> list[str]:
+    """That the compiled file says that it was corrected, unless it was made from the very network beside it."""
+    metadata, digest = load(compiled).metadata, load(model).digest
+    method = recorded_correction(metadata)
+    if not method or ann_is(metadata, digest):
+        return []
+    return [
+        f"the file says that it was corrected ({method}): compare it with the network that `compile --save-ann` wrote"
+    ]
 
 
 def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | None, seed: int) -> str:
@@ -126,6 +188,7 @@ def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | Non
 @data_option
 @limit_option
 @batch_option
+@workers_options
 @click.option(
     "--kernels",
     type=click.Choice(["native", "numpy"]),
@@ -134,15 +197,26 @@ def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | Non
     help="What computes the neurons: onnxruntime's kernels, or the NumPy library.",
 )
 @json_option
-def eval_command(model: Path, data: Path, limit: int | None, batch: int, kernels: Any, json_file: str | None) -> None:
+def eval_command(
+    model: Path,
+    data: Path,
+    limit: int | None,
+    batch: int,
+    workers: int | None,
+    dask: str | None,
+    kernels: Any,
+    json_file: str | None,
+) -> None:
     """Accuracy, spike rates and time of a network, source or compiled."""
     from pascalc.evaluator import evaluate
 
     with progress_bar("evaluating") as progress:
-        result = evaluate(model, data, limit=limit, batch=batch, kernels=kernels, progress=progress)
+        result = evaluate(
+            model, data, limit=limit, batch=batch, kernels=kernels, workers=workers, dask=dask, progress=progress
+        )
     rows = [(x.name, x.levels, x.steps_out, x.neurons, f"{x.spike_rate:.3f}") for x in result.layers]
     accuracy = "no labels" if result.top1 is None else f"accuracy {result.top1:.2%}"
-    text = f"{result.samples} samples: {accuracy}, {result.seconds / result.samples * 1e3:.2f} ms a sample"
+    text = f"{counted(result.samples, 'sample')}: {accuracy}, {result.seconds / result.samples * 1e3:.2f} ms a sample"
     if rows:
         text = table(["layer", "L", "steps", "neurons", "spikes a neuron"], rows) + "\n\n" + text
     if result.spike_rate is not None:
@@ -174,11 +248,19 @@ def inspect_command(model: Path, json_file: str | None) -> None:
 
 @click.command("report", cls=Command)
 @click.argument("model", type=FILE, metavar="SNN.onnx")
-@click.option("--data", type=FILE, metavar="DATA.npz", help="x: inputs; without it, spike rates are assumed.")
-@click.option("--plan", "plan_file", type=FILE, metavar="PLAN.json", help="The plan behind its levels, for the HTML.")
+@click.option(
+    "--data",
+    type=FILE,
+    metavar="DATA",
+    help="An .npz (x: inputs), a .npy, or a folder of .npz shards; without it, spike rates are assumed.",
+)
+@click.option(
+    "--plan", "plan_file", type=FILE, metavar="PLAN.json", help="The plan behind its levels, for the HTML and T_norm."
+)
 @click.option("--html", "html_file", type=OUTPUT, metavar="OUT.html", help="Write the report with plots, in one file.")
 @limit_option
 @batch_option
+@workers_options
 @json_option
 def report_command(
     model: Path,
@@ -187,13 +269,17 @@ def report_command(
     html_file: Path | None,
     limit: int | None,
     batch: int,
+    workers: int | None,
+    dask: str | None,
     json_file: str | None,
 ) -> None:
     """Operations, spikes, effective time steps and energy of SNN.onnx, layer by layer."""
     from pascalc.reporter import html, report, text
 
     with progress_bar("measuring") as progress:
-        result = report(model, data, plan=plan_file, limit=limit, batch=batch, progress=progress)
+        result = report(
+            model, data, plan=plan_file, limit=limit, batch=batch, workers=workers, dask=dask, progress=progress
+        )
     if html_file is not None:
         write_atomically(html_file, [printable(html(result)).encode()])
     show(text(result), result.to_json(), json_file)
@@ -224,7 +310,8 @@ def reduce_command(model: Path, fails: str, output: Path | None, timeout: float,
     with progress_bar("reducing") as progress:
         result = reduce_model(model, fails, output, timeout=timeout, progress=progress)
     before, after = result.nodes
-    text = f"{result.output}: {before} -> {after} nodes; status {result.status}; {result.runs} runs"
+    text = f"{named(result.output)}: {before} -> {counted(after, 'node')}; status {result.status}; "
+    text += counted(result.runs, "run")
     values = {"output": str(result.output), "status": result.status, "nodes": [before, after], "runs": result.runs}
     show(text, values, json_file)
 
@@ -233,8 +320,9 @@ def reduce_command(model: Path, fails: str, output: Path | None, timeout: float,
 @json_option
 def passes_command(json_file: str | None) -> None:
     """List the passes of every schedule, in order."""
-    rows = [(name, i, p.name(), p.summary()) for name, passes in SCHEDULES.items() for i, p in enumerate(passes, 1)]
-    values = {name: [{"name": p.name(), "summary": p.summary()} for p in passes] for name, passes in SCHEDULES.items()}
+    schedules = {name: passes(Pasc()) for name, passes in SCHEDULES.items()}
+    rows = [(name, i, p.name(), p.summary()) for name, passes in schedules.items() for i, p in enumerate(passes, 1)]
+    values = {name: [{"name": p.name(), "summary": p.summary()} for p in passes] for name, passes in schedules.items()}
     show("\n".join(f"{s:10} {i:2}  {n:18} {d}" for s, i, n, d in rows), values, json_file)
 
 

@@ -23,12 +23,15 @@ from pascalc.cli.options import (
     json_option,
     levels_option,
     steps_option,
+    workers_options,
 )
-from pascalc.cli.output import macs, progress_bar, say, show
+from pascalc.cli.output import macs, named, progress_bar, say, show
 from pascalc.files import write_atomically
+from pascalc.metadata import recorded_correction
 from pascalc.ops import NEURON_MODELS
 from pascalc.passes import SCHEDULES
-from pascalc.tables import table
+from pascalc.source import Network, Source
+from pascalc.tables import counted, table
 
 if TYPE_CHECKING:
     from pascalc.graph import Note
@@ -41,7 +44,17 @@ if TYPE_CHECKING:
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
 @click.option("-o", "--output", type=OUTPUT, metavar="OUT.onnx", help="Default: MODEL.snn.onnx beside the model.")
 @click.option(
-    "--neuron", type=click.Choice(list(NEURON_MODELS)), default="pasc", show_default=True, help="Neuron model."
+    "--neuron",
+    type=click.Choice(list(NEURON_MODELS)),
+    default="pasc",
+    show_default=True,
+    help="Neuron model; 'if' is the usual rate-coded baseline, which is not lossless.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="T",
+    help="Time steps of every neuron, for neuron models that leave them free ('if').",
 )
 @click.option(
     "--schedule",
@@ -61,6 +74,7 @@ if TYPE_CHECKING:
 @steps_option
 @correct_option
 @calib_option
+@workers_options
 @click.option("--dynamic-batch", is_flag=True, help="Make a batch size that the export fixed dynamic, if safe.")
 @click.option(
     "--save-ann", type=Output("the ANN"), metavar="FILE", help="Write the requantised network itself, for `verify`."
@@ -70,6 +84,7 @@ def compile_command(
     model: Path,
     output: Path | None,
     neuron: str,
+    steps: int | None,
     schedule: str,
     stop_after: str | None,
     dump_ir: Path | None,
@@ -82,6 +97,8 @@ def compile_command(
     al_steps: float | None,
     correct: bool,
     calib: Path | None,
+    workers: int | None,
+    dask: str | None,
     dynamic_batch: bool,
     save_ann: Path | None,
     json_file: str | None,
@@ -90,34 +107,42 @@ def compile_command(
     from pascalc.compiler import compile_model
 
     asked = {"--plan": plan_file, "--al-clusters": al_clusters, "--al-budget": al_budget, "--al-steps": al_steps}
-    planned = _planned(model, asked, al_levels, calib, [], correct)
-    corrected = _corrected(model, planned, calib) if correct and planned is not None else None
+    source = Source(model) if any(value is not None for value in asked.values()) else model
+    dask = _shared(workers, dask, calib)
+    planned = _planned(source, asked, al_levels, calib, [], correct, dask)
+    corrected = _corrected(source, planned, calib, dask) if correct and planned is not None else None
     result = compile_model(
-        model,
+        source,
         output,
         neuron=neuron,
+        steps=steps,
         schedule=schedule,
         stop_after=stop_after,
         dump_ir=dump_ir,
         levels=None if planned is None else planned.plan,
-        correction=None if corrected is None else corrected.as_pass(),
+        correction=corrected,
         save_ann=save_ann,
         dynamic_batch=dynamic_batch,
     )
     found = result.network.neurons
     not_spiking = result.network.not_spiking
     lines = [
-        f"{result.source} -> {result.output}",
-        f"{len(found)} layers of {neuron} neurons, {schedule}; levels {_span([n.levels for n in found])}, "
+        f"{result.source} -> {named(result.output)}",
+        f"{counted(len(found), 'layer')} of {neuron} neurons, {schedule}; levels {_span([n.levels for n in found])}, "
         f"{macs(result.network.macs, result.network.spiking_macs)}",
     ]
     values = result.to_json()
     if planned is not None:
-        text, values["al"] = _plan_report(model, planned, calib, corrected)
+        text, values["al"] = _plan_report(source, planned, calib, corrected, dask)
         lines.insert(1, text + "\n")
     if not_spiking:
         lines.append(f"Computed, not spiking ({len(not_spiking)}): " + "; ".join(_some(not_spiking)))
     lines += [f"Warning: {text}" for text in _warnings(result.notes)]
+    if recorded_correction(result.network.metadata) and save_ann is None:
+        lines.append(
+            "Note: the spiking network is that of the corrected network, which was not kept, and `verify` compares it "
+            "with that alone: --save-ann FILE keeps it"
+        )
     if explain:
         notes = [(n.source, n.node, n.reason) for n in result.notes]
         lines.append("\n" + (table(["pass", "node", "why"], notes) if notes else "Nothing was refused."))
@@ -135,6 +160,7 @@ def compile_command(
 @steps_option
 @correct_option
 @calib_option
+@workers_options
 @click.option(
     "--histograms",
     type=FILE,
@@ -154,16 +180,26 @@ def plan_command(
     al_steps: float | None,
     correct: bool,
     calib: Path | None,
+    workers: int | None,
+    dask: str | None,
     histograms: tuple[Path, ...],
     output: Path | None,
     json_file: str | None,
 ) -> None:
     """Plan the levels of every layer of MODEL.onnx."""
     asked = {"--al-clusters": al_clusters, "--al-budget": al_budget, "--al-steps": al_steps}
-    planned = _planned(model, asked, al_levels, calib, histograms, correct)
+    source = Source(model)
+    dask = _shared(workers, dask, calib)
+    planned = _planned(source, asked, al_levels, calib, histograms, correct, dask)
     if planned is None:
         raise click.UsageError("say how to choose the levels: --al-clusters N, --al-budget P% or --al-steps T")
-    text, values = _plan_report(model, planned, calib, _corrected(model, planned, calib) if correct else None)
+    corrected = _corrected(source, planned, calib, dask) if correct else None
+    text, values = _plan_report(source, planned, calib, corrected, dask)
+    if output is not None and corrected is not None and corrected.as_pass() is not None:
+        text += (
+            "\nNote: the plan file holds the levels and not the correction, which `compile --plan` makes again where "
+            "it is given --calib and --correct too"
+        )
     if output is not None:
         write_atomically(output, [planned.plan.to_json().encode()])
     show(text, {"plan": json.loads(planned.plan.to_json()), **values}, json_file)
@@ -171,27 +207,41 @@ def plan_command(
 
 @click.command("histogram", cls=Command)
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
-@click.option("--calib", type=FILE, metavar="DATA.npz", required=True, help="x: inputs to calibrate on.")
+@click.option(
+    "--calib", type=FILE, metavar="DATA", required=True, help="Inputs to calibrate on, as for --data of `eval`."
+)
 @click.option("-o", "--output", type=OUTPUT, metavar="H.json", required=True, help="Where the histograms go.")
 @batch_option
-def histogram_command(model: Path, calib: Path, output: Path, batch: int) -> None:
+@workers_options
+def histogram_command(
+    model: Path, calib: Path, output: Path, batch: int, workers: int | None, dask: str | None
+) -> None:
     """Count how often every layer of MODEL.onnx has each of its levels; histograms of shards can be added."""
     from pascalc.al import histograms
     from pascalc.planning import calibrate
 
     with progress_bar("counting") as progress:
-        counted = calibrate.measure(model, calib, batch=batch, progress=progress)
-    write_atomically(output, [histograms.to_json(counted).encode()])
-    say(f"{output}: {len(counted)} layers, {sum(h.samples for h in counted.values())} activations")
+        found = calibrate.measure(model, calib, batch=batch, workers=workers, dask=dask, progress=progress)
+    write_atomically(output, [histograms.to_json(found).encode()])
+    say(f"{named(output)}: {counted(len(found), 'layer')}, {sum(h.samples for h in found.values())} activations")
+
+
+def _shared(workers: int | None, dask: str | None, calib: Path | None) -> str | None:
+    """The address of the Dask scheduler for all passes over the data of this command; None where none is asked for."""
+    from pascalc.workers import working
+
+    pool = click.get_current_context().with_resource(working(workers, dask, calib))
+    return None if pool is None else pool.address
 
 
 def _planned(
-    model: Path,
+    model: Network,
     asked: dict[str, Any],
     levels: list[int] | None,
     calib: Path | None,
     histograms: Sequence[Path],
     correct: bool,
+    dask: str | None,
 ) -> Planned | None:
     """The plan that the options ask for, of which at most one may decide the levels; None where none does."""
     from pascalc.al.plan import Plan
@@ -214,24 +264,26 @@ def _planned(
         return planner.describe(model, Plan.read(value), None, f"read from {value.name}")
     with progress_bar("choosing levels") as progress:
         if option == "--al-clusters":
-            return planner.plan_by_metric(model, value, levels, calibration=calib, shards=histograms, progress=progress)
+            return planner.plan_by_metric(
+                model, value, levels, calibration=calib, shards=histograms, dask=dask, progress=progress
+            )
         if histograms or calib is None:
             raise click.UsageError(f"{option} measures on data: give --calib DATA.npz, not --histograms")
         if option == "--al-budget":
-            return planner.plan_by_budget(model, calib, value, correct=correct, progress=progress)
-        return planner.plan_by_steps(model, calib, value, progress=progress)
+            return planner.plan_by_budget(model, calib, value, correct=correct, dask=dask, progress=progress)
+        return planner.plan_by_steps(model, calib, value, dask=dask, progress=progress)
 
 
-def _corrected(model: Path, planned: Planned, calib: Path | None) -> Correction:
+def _corrected(model: Network, planned: Planned, calib: Path | None, dask: str | None) -> Correction:
     from pascalc.planning.planner import correct_levels
 
     assert calib is not None  # _planned has asked for it
     with progress_bar("correcting") as progress:
-        return correct_levels(model, calib, planned.levels, progress=progress)
+        return correct_levels(model, calib, planned.levels, dask=dask, progress=progress)
 
 
 def _plan_report(
-    model: Path, planned: Planned, calib: Path | None, corrected: Correction | None
+    model: Network, planned: Planned, calib: Path | None, corrected: Correction | None, dask: str | None
 ) -> tuple[str, dict[str, Any]]:
     """The plan as a table, what it does to the network, and both as values."""
     from pascalc.planning.planner import measure_effect
@@ -254,32 +306,46 @@ def _plan_report(
         f"{after.paper:.2f} by the paper's estimator (0.75 spikes a neuron assumed), {before.full:.2f} -> "
         f"{after.full:.2f} by the full one ({after.rates})",
     ]
+    lines += [f"Warning: {text}" for text in planned.warnings]
     values = planned.to_json()
     if any(planned.source_levels.get(name, level) != level for name, level in planned.levels.items()):
         lines.append("Requantising changes the function of the network.")
         if calib is not None:
             with progress_bar("measuring") as progress:
-                source, effect = measure_effect(model, calib, planned.levels, progress=progress)
+                source, effect = measure_effect(model, calib, planned.levels, dask=dask, progress=progress)
             values["effect"] = {"source": asdict(source), "plan": asdict(effect)}
             lines.append(_effect(source, effect, calib))
             if corrected is not None:
                 with progress_bar("measuring") as progress:
-                    _, effect = measure_effect(model, calib, planned.levels, corrected, progress=progress)
-                values["correction"] = {"method": corrected.method, **asdict(effect)}
+                    _, effect = measure_effect(model, calib, planned.levels, corrected, dask=dask, progress=progress)
+                decided = {"divergence": dict(corrected.divergence), "samples": corrected.samples}
+                values["correction"] = {"method": corrected.method, "decided": decided, **asdict(effect)}
                 lines.append(f"Corrected ({corrected.method}): {_effect(source, effect, calib)}")
+                lines += _decided(corrected)
         else:
             lines.append("What that does to the accuracy is not known without data: --calib DATA.npz.")
     return "\n".join(lines), values
 
 
 def _effect(source: Effect, effect: Effect, calib: Path) -> str:
-    text = f"On the {effect.samples} samples of {calib.name}: "
+    text = f"On the {counted(effect.samples, 'sample')} of {calib.name}: "
     if effect.agreement is None:
         return f"{text}the output is no classification, so what changes is not known"
-    text += f"{effect.agreement:.2%} classified as by the source"
+    text += f"{effect.agreement:.2%} classified as by the source, divergence from it {effect.divergence:.3g}"
     if source.accuracy is None or effect.accuracy is None:
         return text
     return f"{text}; accuracy {source.accuracy:.2%} -> {effect.accuracy:.2%}"
+
+
+def _decided(corrected: Correction) -> list[str]:
+    """Why that correction, which need not be the one of the best accuracy."""
+    if not corrected.divergence:
+        return []
+    each = ", ".join(f"{name} {value:.3g}" for name, value in corrected.divergence.items())
+    return [
+        f"The correction is the one of the least divergence, not of the best accuracy, on the "
+        f"{counted(corrected.samples, 'sample')} held out from the fit: {each}"
+    ]
 
 
 def _span(levels: list[int]) -> str:

@@ -62,7 +62,7 @@ def _check_files(ctx: click.Context) -> None:
         for model in models:
             check_output(model, path, kind.what, option)
         for other in others:
-            if same(path, other):
+            if same(path, other) or (path.suffix == ".npz" and other.is_dir() and same(path.parent, other)):
                 raise CompileError(
                     f"{kind.what} would overwrite this file", file=path, hint=f"Choose another {option} FILE."
                 )

@@ -61,8 +61,30 @@ json_option = click.option(
     help="Write the report as JSON; '-' for stdout.",
 )
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first N samples.", metavar="N")
-batch_option = click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Samples a run.")
-data_option = click.option("--data", type=FILE, required=True, metavar="DATA.npz", help="x: inputs, y: labels.")
+batch_option = click.option(
+    "--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Samples a run.", metavar="N"
+)
+
+
+def workers_options(command: Any) -> Any:
+    """The options of commands whose data several processes can share."""
+    for option in (
+        click.option("--dask", metavar="ADDRESS", help="Share the data among the workers of this Dask scheduler."),
+        click.option(
+            "--workers", type=click.IntRange(min=1), metavar="N", help="Share the data among N processes of one thread."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+data_option = click.option(
+    "--data",
+    type=FILE,
+    required=True,
+    metavar="DATA",
+    help="An .npz (x: inputs, y: labels), a .npy of inputs, or a folder of .npz shards.",
+)
 
 
 def _numbers(text: str) -> list[int]:
@@ -106,4 +128,6 @@ steps_option = click.option(
 correct_option = click.option(
     "--correct", is_flag=True, help="Correct shifts and thresholds of the requantised network; needs --calib."
 )
-calib_option = click.option("--calib", type=FILE, metavar="DATA.npz", help="x: inputs to calibrate on; y: labels.")
+calib_option = click.option(
+    "--calib", type=FILE, metavar="DATA", help="Inputs to calibrate on, as for --data of `eval`."
+)

@@ -83,3 +83,8 @@ def macs(total: int | None, on_spikes: int | None) -> str:
         return "multiply-accumulates not known: a size other than the batch is free"
     share = f", {on_spikes / total:.0%} of them on trains of spikes" if total else ""
     return f"{total / 1e6:.1f} M multiply-accumulates a sample{share}"
+
+
+def named(path: Path | str) -> str:
+    """An output's name, as it is told."""
+    return "stdout" if is_stdout(Path(path)) else str(path)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from pascalc.ops.base import DOMAIN, DOMAIN_VERSION, MIN_OPSET, Attribute, Operator
-from pascalc.ops.neuron import NEURON_MODELS, NeuronModel, spiking_neuron
-from pascalc.ops.pasc import PASC_IF
+from pascalc.ops.integrate_and_fire import IntegrateAndFire
+from pascalc.ops.model import NeuronModel
+from pascalc.ops.models import NEURON_MODELS, neuron_model, spiking_neuron
+from pascalc.ops.pasc import PASC_IF, Pasc
 from pascalc.ops.qcfs import MAX_LEVELS, QCFS
-from pascalc.ops.time import ACCUMULATE, ALIGN, SPREAD
+from pascalc.ops.time import ACCUMULATE, ALIGN, BIAS, RETIME, SPREAD
 
 #: Every operator, by name.
-OPERATORS: dict[str, Operator] = {op.name: op for op in (QCFS, PASC_IF, ACCUMULATE, ALIGN, SPREAD)}
+OPERATORS: dict[str, Operator] = {
+    op.name: op
+    for op in (
+        QCFS,
+        *(model.operator for model in NEURON_MODELS.values()),
+        *(ACCUMULATE, ALIGN, SPREAD, RETIME, BIAS),
+    )
+}
 
 __all__ = [
     "ACCUMULATE",
     "ALIGN",
+    "BIAS",
     "DOMAIN",
     "DOMAIN_VERSION",
     "MAX_LEVELS",
@@ -22,9 +32,13 @@ __all__ = [
     "OPERATORS",
     "PASC_IF",
     "QCFS",
+    "RETIME",
     "SPREAD",
     "Attribute",
+    "IntegrateAndFire",
     "NeuronModel",
     "Operator",
+    "Pasc",
+    "neuron_model",
     "spiking_neuron",
 ]

@@ -18,7 +18,11 @@ The float semantics that every executor keeps, bit for bit, in float32: the sum 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from pascalc.codes import THERMOMETER, UNIT
 from pascalc.ops.base import Attribute, Operator
+from pascalc.ops.model import NeuronModel
 
 PASC_IF = Operator(
     name="PascIF",
@@ -71,3 +75,37 @@ PASC_IF = Operator(
     Y = Mul (train, unit)
     """,
 )
+
+
+@dataclass(frozen=True)
+class Pasc(NeuronModel):
+    """A PASC neuron of L levels takes trains of any length and sends L steps: its count is the level of QCFS."""
+
+    name = "pasc"
+    operator = PASC_IF
+    code = THERMOMETER
+    reads = UNIT
+    any_length = True
+    lossless = True
+    stages = ("integrate", "correct", "emit")
+
+    def steps_out(self, levels: int) -> int:
+        return levels
+
+    @staticmethod
+    def misfit(levels: int, steps_in: int, steps_out: int) -> str:
+        return "" if steps_out == levels else f"it has {levels} levels, but sends a train of {steps_out} steps"
+
+    @staticmethod
+    def most(levels: int, steps_out: int) -> int:
+        return levels
+
+    @staticmethod
+    def start(phi: float) -> float:
+        return phi
+
+    @staticmethod
+    def operations(most: int, steps_in: int) -> tuple[int, ...]:
+        """5L - 2 for T_in = L (PASCAL, appendix A.4): a membrane and a counter update in every step of the first two
+        stages, a membrane update in every step of the third. The count for other T_in is ours, of the same stages."""
+        return 2 * steps_in, 2 * (max(steps_in, most) - 1), most

@@ -1,4 +1,6 @@
-"""The three operators that change what a tensor means over time. Each keeps the sum over time.
+"""The operators that change what a tensor means over time. Each keeps the weighted sum over time (pascalc/codes.py).
+
+Accumulate, Align and Spread are for trains whose steps all count 1; Retime and Bias for every other weighting.
 
 The time axis is folded into the batch, step by step: ``[T*N, ...]`` reshapes to ``[T, N, ...]``. Sums run over the
 steps in order, as in the neurons (pascalc/ops/pasc.py says why they are an Einsum).
@@ -73,5 +75,60 @@ SPREAD = Operator(
     sample = Shape <start: int = 1> (X)
     by_sample = Concat <axis: int = 0> (minus_one, sample)
     Y = Reshape (every_step, by_sample)
+    """,
+)
+
+RETIME = Operator(
+    name="Retime",
+    doc="Another number of steps, each a sum of the old ones: their weighted sum, shares of an analog tensor, or a "
+    "train prolonged by zeros, for weightings whose steps do not all count 1.",
+    inputs={"X": "[steps_in*N, ...], a train or an analog tensor", "matrix": "[steps_out, steps_in]"},
+    outputs={"Y": "[steps_out*N, ...], matrix times the steps of X"},
+    attributes=(
+        Attribute("steps_in", "int", "time steps of X"),
+        Attribute("steps_out", "int", "time steps of Y"),
+        Attribute("weighting", "string", "the weighting of Y; empty where Y is analog"),
+    ),
+    body="""
+    one = Constant <value_ints: ints = [1]> ()
+    minus_one = Constant <value_ints: ints = [-1]> ()
+    steps_int = Constant <value_int: int = @steps_in> ()
+    steps = Reshape (steps_int, one)
+    by_step = Concat <axis: int = 0> (steps, minus_one)
+    sample = Shape <start: int = 1> (X)
+    by_sample = Concat <axis: int = 0> (minus_one, sample)
+    rows = Reshape (X, by_step)
+    mixed = Einsum <equation: string = "st,tm->sm"> (matrix, rows)
+    Y = Reshape (mixed, by_sample)
+    """,
+)
+
+BIAS = Operator(
+    name="Bias",
+    doc="An additive constant on a train whose steps do not all get the same share of it.",
+    inputs={
+        "X": "[steps*N, ...], a train",
+        "constant": "what the weighted sum of X grows by, shaped to broadcast against a sample",
+        "shares": "[steps]",
+    },
+    outputs={"Y": "[steps*N, ...], X + shares[t]*constant in every step"},
+    attributes=(Attribute("steps", "int", "time steps of X"),),
+    body="""
+    one = Constant <value_ints: ints = [1]> ()
+    minus_one = Constant <value_ints: ints = [-1]> ()
+    steps_int = Constant <value_int: int = @steps> ()
+    steps = Reshape (steps_int, one)
+    sample = Shape <start: int = 1> (X)
+    by_step = Concat <axis: int = 0> (steps, minus_one, sample)
+    by_sample = Concat <axis: int = 0> (minus_one, sample)
+    rows = Reshape (X, by_step)
+    rank = Shape (by_step)
+    ones = Expand (one, rank)
+    from_second = Slice (ones, one, rank)
+    column_shape = Concat <axis: int = 0> (steps, from_second)
+    column = Reshape (shares, column_shape)
+    share = Mul (column, constant)
+    sum = Add (rows, share)
+    Y = Reshape (sum, by_sample)
     """,
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from operator import add
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +15,16 @@ import numpy.typing as npt
 from pascalc import pipeline
 from pascalc.answers import agreeing, answers, scores
 from pascalc.errors import CompileError
+from pascalc.folding import Pool, Progress, fold
 from pascalc.graph import Array, Model, sweep
-from pascalc.modelfile import load, to_bytes
+from pascalc.modelfile import to_bytes
 from pascalc.neurons import Neuron, neurons
 from pascalc.passes import ANALYSIS
 from pascalc.planning.explicit import make_adjustable
-from pascalc.planning.streaming import SampleStream
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
-
-Progress = Callable[[int, int], None]
+from pascalc.source import Network, Source, network_of
+from pascalc.stream import Batch, SampleStream
 
 #: Factors on the logits that divergence is computed at.
 _FACTORS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)
@@ -75,6 +75,7 @@ class AdjustableNetwork:
 
     Args:
         source: the ONNX file of a network with QCFS activations.
+        threads: threads of onnxruntime; by default one for each core.
 
     Attributes:
         output: the name of the first output, which is looked at.
@@ -87,8 +88,8 @@ class AdjustableNetwork:
         CompileError: the file cannot be read, or has no QCFS activation.
     """
 
-    def __init__(self, source: str | Path) -> None:
-        model = load(source)
+    def __init__(self, source: Network, threads: int | None = None) -> None:
+        model = network_of(source)
         self.output = model.interface_outputs[0].name
         pipeline.run(model, ANALYSIS)
         layers = planned_neurons(model)
@@ -97,8 +98,12 @@ class AdjustableNetwork:
         self.thresholds = {layer.name: layer.threshold for layer in layers}
         self.phi = {layer.name: layer.phi for layer in layers}
         make_adjustable(model)
-        self._session = InferenceSession(to_bytes(model))
-        self._source = Path(source)
+        self._session = InferenceSession(to_bytes(model), threads=threads)
+        self._source, self._threads = Source.of(source), threads
+
+    def __reduce__(self) -> tuple[type[AdjustableNetwork], tuple[Source, int]]:
+        """For a worker, which has one thread."""
+        return AdjustableNetwork, (self._source, 1)
 
     def run(self, feeds: Mapping[str, Array], setting: Setting) -> Array:
         """The network's first output for a batch."""
@@ -107,7 +112,7 @@ class AdjustableNetwork:
     def before(self, label: str) -> Callable[[Mapping[str, Array], Setting], Array]:
         """A function of feeds and a setting that gives the pre-activation of one activation, before any shift; it runs
         no more of the network than that needs."""
-        model = load(self._source)
+        model = self._source.model()
         pipeline.run(model, ANALYSIS)
         tensor = make_adjustable(model)[label]
         model.graph.outputs[:] = [tensor]
@@ -116,7 +121,7 @@ class AdjustableNetwork:
         used = {t.name for node in model.graph.nodes for t in node.inputs} | {tensor.name}
         model.graph.inputs[:] = [t for t in model.graph.inputs if t.name in used]
         model.interface_inputs[:] = [v for v in model.interface_inputs if v.name in used]
-        session = InferenceSession(to_bytes(model))
+        session = InferenceSession(to_bytes(model), threads=self._threads)
         wanted = {value.name for value in session.inputs}
 
         def run(feeds: Mapping[str, Array], setting: Setting) -> Array:
@@ -143,6 +148,7 @@ def effects(
     *,
     batch: int = 64,
     progress: Progress | None = None,
+    pool: Pool | None = None,
 ) -> list[Effect]:
     """What settings do, in one pass over the samples; memory does not grow with their number.
 
@@ -152,53 +158,78 @@ def effects(
         settings: the settings; ``Setting()`` is the source itself.
         batch: samples a run.
         progress: called with (samples done, samples in all).
+        pool: the workers that do it; None for this process.
 
     Raises:
         CompileError: the data is damaged.
     """
-    totals = [_Total() for _ in settings]
-    for feeds, part in samples.batches(batch):
-        count = part.stop - part.start
-        labels = None if samples.labels is None else samples.labels[part]
-        reference = network.run(feeds, Setting())
-        for total, setting in zip(totals, settings, strict=True):
-            total.add(count, reference, network.run(feeds, setting), labels)
-        if progress is not None:
-            progress(part.stop, len(samples))
-    return [total.effect() for total in totals]
+    total = fold(_Comparing(network, tuple(settings)), samples, batch, progress=progress, pool=pool)
+    return [one.effect() for one in total.totals]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Total:
-    samples: int = 0
-    agreeing: int | None = 0
-    divergence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(_FACTORS)))
-    correct: int | None = 0
+    """What one setting does, added up over samples; None what is not known of some of them."""
 
-    def add(self, count: int, reference: Array, output: Array, labels: Array | None) -> None:
-        self.samples += count
+    samples: int
+    agreeing: int | None
+    divergence: npt.NDArray[np.float64]
+    correct: int | None
+
+    @classmethod
+    def of(cls, count: int, reference: Array, output: Array, labels: Array | None) -> _Total:
+        """Of one batch."""
         reference, output = (x[:count] if x.ndim else x for x in (reference, output))
         same = agreeing(reference, output)
-        if same is None or self.agreeing is None:
-            self.agreeing = self.correct = None
-            return
-        self.agreeing += int(same.sum())
-        expected, given = scores(reference), scores(output)
+        if same is None:
+            return cls(count, None, np.zeros(len(_FACTORS)), None)
+        expected, given, named = scores(reference), scores(output), answers(output)
         if expected is None or given is None:
-            self.divergence += np.count_nonzero(~same)
+            divergence = np.full(len(_FACTORS), float(np.count_nonzero(~same)))
         else:
-            self.divergence += _divergence(expected, given)
-        named = answers(output)
-        if labels is None or named is None:
-            self.correct = None
-        elif self.correct is not None:
-            self.correct += int(np.count_nonzero(named == labels))
+            divergence = _divergence(expected, given)
+        correct = None if labels is None or named is None else int(np.count_nonzero(named == labels))
+        return cls(count, int(same.sum()), divergence, correct)
+
+    def __add__(self, other: _Total) -> _Total:
+        return _Total(
+            self.samples + other.samples,
+            None if self.agreeing is None or other.agreeing is None else self.agreeing + other.agreeing,
+            self.divergence + other.divergence,
+            None if self.correct is None or other.correct is None else self.correct + other.correct,
+        )
 
     def effect(self) -> Effect:
         accuracy = None if self.correct is None else self.correct / self.samples
         if self.agreeing is None:
             return Effect(self.samples, None, None, accuracy)
         return Effect(self.samples, self.agreeing / self.samples, float(self.divergence.min()) / self.samples, accuracy)
+
+
+@dataclass(frozen=True)
+class _Totals:
+    """Those of several settings."""
+
+    totals: tuple[_Total, ...]
+
+    def __add__(self, other: _Totals) -> _Totals:
+        return _Totals(tuple(map(add, self.totals, other.totals)))
+
+
+@dataclass(frozen=True)
+class _Comparing:
+    """The network at several settings, beside the source."""
+
+    network: AdjustableNetwork
+    settings: tuple[Setting, ...]
+
+    def open(self, threads: int | None) -> Callable[[Batch], _Totals]:
+        def run(batch: Batch) -> _Totals:
+            reference = self.network.run(batch.feeds, Setting())
+            outputs = (self.network.run(batch.feeds, setting) for setting in self.settings)
+            return _Totals(tuple(_Total.of(batch.samples, reference, output, batch.labels) for output in outputs))
+
+        return run
 
 
 def planned_neurons(model: Model) -> list[Neuron]:

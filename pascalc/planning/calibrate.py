@@ -9,7 +9,9 @@ batch of activations is in memory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -18,29 +20,37 @@ import numpy.typing as npt
 from pascalc import pipeline
 from pascalc.al.histograms import Histograms
 from pascalc.al.metrics import Histogram
-from pascalc.modelfile import load, to_bytes
-from pascalc.neurons import Neuron
+from pascalc.folding import Progress, fold
+from pascalc.modelfile import to_bytes
 from pascalc.passes import ANALYSIS
 from pascalc.planning.adjustable import planned_neurons
 from pascalc.planning.explicit import expose_counts
-from pascalc.planning.streaming import SampleStream, open_samples
 from pascalc.runtime import InferenceSession
-
-Progress = Callable[[int, int], None]
+from pascalc.source import Network, network_of
+from pascalc.stream import Batch, open_samples
+from pascalc.workers import working
 
 #: Above so many levels one pass of numpy.bincount is cheaper than a comparison for each level.
 _MOST_COMPARISONS = 32
 
 
 def measure(
-    source: str | Path, calibration: str | Path, *, batch: int = 64, progress: Progress | None = None
+    source: Network,
+    calibration: str | Path,
+    *,
+    batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
+    progress: Progress | None = None,
 ) -> Histograms:
     """Count how often every QCFS layer of a network emits each of its levels 0..L.
 
     Args:
         source: the ONNX file of the network.
-        calibration: an ``.npz`` of inputs; it is read batch by batch.
+        calibration: inputs (`pascalc.stream`).
         batch: samples a run.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Returns:
@@ -50,30 +60,44 @@ def measure(
     Raises:
         CompileError: a file cannot be read, the network has no QCFS activation, or the data does not fit it.
     """
-    model = load(source)
+    model = network_of(source)
     samples = open_samples(calibration, model)
     pipeline.run(model, ANALYSIS)
     layers = planned_neurons(model)
     names = expose_counts(model)
-    return _count(InferenceSession(to_bytes(model)), layers, names, samples, batch, progress)
+    work = _Counting(to_bytes(model), tuple(names), tuple(layer.levels for layer in layers))
+    del model  # and its weights
+    with working(workers, dask, calibration) as pool:
+        total = fold(work, samples, batch, progress=progress, pool=pool)
+    return {layer.name: Histogram(counts) for layer, counts in zip(layers, total.counts, strict=True)}
 
 
-def _count(
-    session: InferenceSession,
-    layers: list[Neuron],
-    names: list[str],
-    samples: SampleStream,
-    batch: int,
-    progress: Progress | None,
-) -> Histograms:
-    totals = {layer.name: Histogram.zeros(layer.levels) for layer in layers}
-    for feeds, part in samples.batches(batch):
-        count = part.stop - part.start
-        for layer, levels in zip(layers, session.run(names, feeds), strict=True):
-            totals[layer.name] = totals[layer.name] + Histogram(count_levels(levels[:count], layer.levels))
-        if progress is not None:
-            progress(part.stop, len(samples))
-    return totals
+@dataclass(frozen=True)
+class _Counts:
+    """For every layer how often each level was counted, int64 ``[L + 1]``."""
+
+    counts: tuple[npt.NDArray[np.int64], ...]
+
+    def __add__(self, other: _Counts) -> _Counts:
+        return _Counts(tuple(map(add, self.counts, other.counts)))
+
+
+@dataclass(frozen=True)
+class _Counting:
+    """The network, and the names and highest levels of its counts."""
+
+    network: bytes
+    names: tuple[str, ...]
+    levels: tuple[int, ...]
+
+    def open(self, threads: int | None) -> Callable[[Batch], _Counts]:
+        session = InferenceSession(self.network, threads=threads)
+
+        def run(batch: Batch) -> _Counts:
+            found = zip(session.run(self.names, batch.feeds), self.levels, strict=True)
+            return _Counts(tuple(count_levels(given[: batch.samples], highest) for given, highest in found))
+
+        return run
 
 
 def count_levels(levels: npt.NDArray[np.uint8], highest: int) -> npt.NDArray[np.int64]:

@@ -17,16 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import add
 
 import numpy as np
 import numpy.typing as npt
 
+from pascalc.folding import Pool, Progress, fold
 from pascalc.passes.apply_correction import ApplyCorrection
 from pascalc.planning.adjustable import AdjustableNetwork, Setting, effects
-from pascalc.planning.streaming import SampleStream
+from pascalc.stream import Batch, SampleStream
 
 Values = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 MOST_SAMPLES = 2000
 """Samples that a correction is fitted with, half of them held out; of a larger file every so many are taken."""
@@ -80,16 +81,26 @@ class _Table:
 
 @dataclass(frozen=True)
 class Correction:
-    """A setting with its correction, and which method it comes from: one of `METHODS`, or "none"."""
+    """A setting with its correction, and how it was decided.
+
+    Attributes:
+        setting: the levels, with shifts and thresholds where there is a correction.
+        method: which one is kept: one of `METHODS`, or "none".
+        divergence: by method, "none" included, the divergence from the source that decides, the least being kept; empty
+            where the output has none.
+        samples: the samples held out from the fit that it was measured on.
+    """
 
     setting: Setting
     method: str
+    divergence: Mapping[str, float]
+    samples: int
 
     def as_pass(self) -> ApplyCorrection | None:
         """The correction as a pass of the compiler; None where none helps."""
         if self.method == "none":
             return None
-        return ApplyCorrection(shifts=self.setting.shifts, thresholds=self.setting.thresholds)
+        return ApplyCorrection(self.setting.shifts, self.setting.thresholds, self.method)
 
 
 def fit(
@@ -99,6 +110,7 @@ def fit(
     *,
     batch: int = 64,
     progress: Progress | None = None,
+    pool: Pool | None = None,
 ) -> Correction:
     """Find the shifts and thresholds that bring a requantised network nearest to its source.
 
@@ -108,6 +120,7 @@ def fit(
         levels: L of the activations that change, by label.
         batch: samples a run.
         progress: called with (layers done, layers in all).
+        pool: the workers that do it; None for this process.
 
     Returns:
         The levels with thresholds and shifts for every layer, each ``[C, 1, ...]``; or without, where no correction
@@ -121,7 +134,7 @@ def fit(
     found = dict.fromkeys(METHODS, plain)
     for done, label in enumerate(network.labels, 1):
         scale = network.thresholds[label].astype(np.float64)
-        shape, tables = _observe(network, fitted, list(found.values()), label, batch)
+        shape, tables = _observe(network, fitted, list(found.values()), label, batch, pool)
         for (name, method), table in zip(METHODS.items(), tables, strict=True):
             shift, theta = method(table, plain.levels[label], network.phi[label])
             found[name] = replace(
@@ -131,30 +144,59 @@ def fit(
             )
         if progress is not None:
             progress(done, len(network.labels))
-    found["none"] = plain
-    measured = effects(network, held_out, list(found.values()), batch=batch)
-    if any(effect.divergence is None for effect in measured):
-        return Correction(plain, "none")
-    best = min(zip(measured, found, strict=True), key=lambda pair: pair[0].divergence or 0.0)[1]
-    return Correction(found[best], best)
+    found = {"none": plain, **found}  # first, so that it is kept where a correction makes no difference
+    measured = effects(network, held_out, list(found.values()), batch=batch, pool=pool)
+    divergence = {
+        name: effect.divergence for name, effect in zip(found, measured, strict=True) if effect.divergence is not None
+    }
+    best = min(divergence, key=lambda name: divergence[name], default="none")
+    return Correction(found[best], best, divergence, len(held_out))
 
 
 def _observe(
-    network: AdjustableNetwork, samples: SampleStream, settings: Sequence[Setting], label: str, batch: int
+    network: AdjustableNetwork,
+    samples: SampleStream,
+    settings: Sequence[Setting],
+    label: str,
+    batch: int,
+    pool: Pool | None,
 ) -> tuple[tuple[int, ...], list[_Table]]:
     """One pass over the samples; the shape of a value for every channel, and a table for each setting."""
-    theta, levels, phi = network.thresholds[label].astype(np.float64), network.levels[label], network.phi[label]
-    run = network.before(label)
-    tables: list[_Table] = []
-    shape: tuple[int, ...] = ()
-    for feeds, part in samples.batches(batch):
-        size = part.stop - part.start
-        z = run(feeds, Setting())[:size] / theta
-        h = np.clip(np.floor(z * levels + phi), 0, levels) / levels
-        shape = (z.shape[1], *[1] * (z.ndim - 2))
-        found = [_Table.of(z, h, run(feeds, setting)[:size] / theta) for setting in settings]
-        tables = [a + b for a, b in zip(tables, found, strict=True)] if tables else found
-    return shape, tables
+    total = fold(_Observing(network, tuple(settings), label), samples, batch, pool=pool)
+    return total.shape, list(total.tables)
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """The shape of a value for every channel, and the tables of several settings."""
+
+    shape: tuple[int, ...]
+    tables: tuple[_Table, ...]
+
+    def __add__(self, other: _Observed) -> _Observed:
+        return _Observed(other.shape, tuple(map(add, self.tables, other.tables)))
+
+
+@dataclass(frozen=True)
+class _Observing:
+    """The network up to a layer, at several settings."""
+
+    network: AdjustableNetwork
+    settings: tuple[Setting, ...]
+    label: str
+
+    def open(self, threads: int | None) -> Callable[[Batch], _Observed]:
+        network, label = self.network, self.label
+        theta, levels, phi = network.thresholds[label].astype(np.float64), network.levels[label], network.phi[label]
+        before = network.before(label)
+
+        def run(batch: Batch) -> _Observed:
+            z = before(batch.feeds, Setting())[: batch.samples] / theta
+            h = np.clip(np.floor(z * levels + phi), 0, levels) / levels
+            given = (before(batch.feeds, setting)[: batch.samples] / theta for setting in self.settings)
+            return _Observed((z.shape[1], *[1] * (z.ndim - 2)), tuple(_Table.of(z, h, other) for other in given))
+
+        return run
 
 
 def _broadcast(values: Values, shape: tuple[int, ...]) -> Values:

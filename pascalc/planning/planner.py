@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,19 @@ from pascalc.al import histograms
 from pascalc.al.histograms import Histograms
 from pascalc.al.plan import LayerPlan, Plan, make_plan
 from pascalc.errors import CompileError
+from pascalc.folding import Progress
 from pascalc.graph import Model
-from pascalc.modelfile import load
 from pascalc.passes import ANALYSIS
 from pascalc.planning import bn_statistics, correction
 from pascalc.planning.adjustable import AdjustableNetwork, Effect, Setting, effects, planned_neurons
 from pascalc.planning.calibrate import measure
 from pascalc.planning.correction import Correction
-from pascalc.planning.sensitivity import Search, check_budget, check_steps
+from pascalc.planning.sensitivity import MOST_SAMPLES, Search, check_budget, check_steps
 from pascalc.planning.steps import Steps, effective_steps
-from pascalc.planning.streaming import open_samples
-
-Progress = Callable[[int, int], None]
+from pascalc.source import Network, network_of
+from pascalc.stream import open_samples
+from pascalc.tables import counted
+from pascalc.workers import check_sharing, working
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Planned:
         statistics: where the histograms come from, as a sentence.
         before: effective time steps at the source's levels.
         after: effective time steps at the plan's.
+        warnings: what makes the plan worth less than was asked for, a sentence each.
     """
 
     plan: Plan
@@ -43,6 +46,7 @@ class Planned:
     statistics: str
     before: Steps
     after: Steps
+    warnings: tuple[str, ...] = ()
 
     @property
     def levels(self) -> dict[str, int]:
@@ -56,17 +60,20 @@ class Planned:
             "source_levels": self.source_levels,
             "levels": self.levels,
             "effective_steps": {"source": asdict(self.before), "plan": asdict(self.after)},
+            "warnings": list(self.warnings),
         }
 
 
 def plan_by_metric(
-    source: str | Path,
+    source: Network,
     clusters: int,
     levels: Sequence[int] | None = None,
     *,
     calibration: str | Path | None = None,
     shards: Sequence[str | Path] = (),
     batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Planned:
     """Levels by the AL metric (PASCAL, section 3.3).
@@ -75,9 +82,11 @@ def plan_by_metric(
         source: the ONNX file of the network.
         clusters: the number of clusters, 1..number of layers.
         levels: the levels of each cluster from lowest to highest metric; default L, L/2, L/4, ...
-        calibration: an ``.npz`` of inputs to count levels on.
+        calibration: inputs to count levels on (`pascalc.stream`).
         shards: files of histograms, as `pascalc.histograms` has them, to be added; instead of ``calibration``.
         batch: samples a run.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -85,7 +94,7 @@ def plan_by_metric(
             clusters or levels do not fit the network.
     """
     counted, statistics = level_histograms(
-        source, calibration=calibration, shards=shards, batch=batch, progress=progress
+        source, calibration=calibration, shards=shards, batch=batch, workers=workers, dask=dask, progress=progress
     )
     try:
         plan = make_plan(counted, clusters, levels)
@@ -95,11 +104,13 @@ def plan_by_metric(
 
 
 def level_histograms(
-    source: str | Path,
+    source: Network,
     *,
     calibration: str | Path | None = None,
     shards: Sequence[str | Path] = (),
     batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[Histograms, str]:
     """The level histograms of a network from the best source there is, and which one that was.
@@ -110,12 +121,13 @@ def level_histograms(
     Raises:
         CompileError: as `plan_by_metric`.
     """
+    check_sharing(workers, dask, calibration)
     if calibration is not None and shards:
         raise CompileError("calibration data and histograms were both given", hint="Give one of them.")
     if calibration is not None:
-        counted = measure(source, calibration, batch=batch, progress=progress)
+        counted = measure(source, calibration, batch=batch, workers=workers, dask=dask, progress=progress)
         return counted, f"measured on {Path(calibration).name}"
-    model = load(source)
+    model = network_of(source)
     levels = _levels(model)
     if shards:
         read = histograms.merge([histograms.read(shard) for shard in shards])
@@ -141,7 +153,7 @@ def _levels(model: Model) -> dict[str, int]:
     return {neuron.name: neuron.levels for neuron in planned_neurons(model)}
 
 
-def describe(source: str | Path, plan: Plan, counted: Histograms | None, statistics: str) -> Planned:
+def describe(source: Network, plan: Plan, counted: Histograms | None, statistics: str) -> Planned:
     """A plan with the effective time steps of the network before and after it.
 
     Args:
@@ -154,7 +166,7 @@ def describe(source: str | Path, plan: Plan, counted: Histograms | None, statist
     Raises:
         CompileError: the file cannot be read, or not be compiled at the plan's levels.
     """
-    before = _levels(load(source))
+    before = _levels(network_of(source))
     after = before | {layer.name: layer.levels for layer in plan.layers if layer.name in before}
     if counted is None:
         recorded = {layer.name: layer.histogram for layer in plan.layers if layer.histogram is not None}
@@ -169,22 +181,26 @@ def describe(source: str | Path, plan: Plan, counted: Histograms | None, statist
 
 
 def plan_by_budget(
-    source: str | Path,
+    source: Network,
     calibration: str | Path,
     budget: float,
     *,
     correct: bool = False,
     batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Planned:
     """The fewest effective time steps at which the network classifies nearly as its source, see ``sensitivity``.
 
     Args:
         source: the ONNX file of the network.
-        calibration: an ``.npz`` of inputs; labels are not needed.
+        calibration: inputs (`pascalc.stream`); labels are not needed.
         budget: the largest share of samples that may be classified otherwise, in [0, 1), on each half of the data.
         correct: measure plans with the correction that `pascalc.planning.correction.fit` finds for each.
         batch: samples a run.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all), for one pass after the other.
 
     Raises:
@@ -192,30 +208,54 @@ def plan_by_budget(
             does not classify.
     """
     check_budget(budget)
-    search = Search(source, calibration, batch=batch, progress=progress)
-    chosen = search.within(budget, correct=correct)
+    with working(workers, dask, calibration) as pool:
+        search = Search(source, calibration, batch=batch, progress=progress, pool=pool)
+        chosen = search.within(budget, correct=correct)
     statistics = (
-        f"sensitivities measured on {Path(calibration).name}: at most {budget:.3g} of the classifications change on "
-        f"{len(search.searched)} samples and on {len(search.held_out)} held out"
+        f"sensitivities measured on {Path(calibration).name}: at most {_percent(budget)} of the classifications change "
+        f"on {counted(len(search.searched), 'sample')} and on {len(search.held_out)} held out"
     )
-    return describe(source, _as_plan(chosen.levels), None, statistics)
+    planned = describe(source, _as_plan(chosen.levels), None, statistics)
+    return replace(planned, warnings=_too_few(budget, min(len(search.searched), len(search.held_out))))
+
+
+def _too_few(budget: float, samples: int) -> tuple[str, ...]:
+    """A warning where even one of the samples of a half is more than the budget, so that it means none."""
+    if not 0 < budget < 1 / samples:
+        return ()
+    needed = 2 * math.ceil(1 / budget)
+    way = (
+        f"give {needed} samples" if needed <= MOST_SAMPLES else f"more than {MOST_SAMPLES} samples are never looked at"
+    )
+    return (
+        f"each half of the data has {counted(samples, 'sample')}, of which one is more than the budget of "
+        f"{_percent(budget)}, so that none may change: {way}",
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.6g}%"
 
 
 def plan_by_steps(
-    source: str | Path,
+    source: Network,
     calibration: str | Path,
     steps: float,
     *,
     batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Planned:
     """The plan of least divergence from the source at given effective time steps (`pascalc.planning.sensitivity`).
 
     Args:
         source: the ONNX file of the network.
-        calibration: an ``.npz`` of inputs; labels are not needed.
+        calibration: inputs (`pascalc.stream`); labels are not needed.
         steps: the most effective time steps by the paper's estimator.
         batch: samples a run.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -223,17 +263,20 @@ def plan_by_steps(
             level in every layer takes more; the network does not classify.
     """
     check_steps(steps)
-    search = Search(source, calibration, batch=batch, progress=progress)
-    statistics = f"sensitivities measured on {len(search.searched)} samples of {Path(calibration).name}"
+    with working(workers, dask, calibration) as pool:
+        search = Search(source, calibration, batch=batch, progress=progress, pool=pool)
+    statistics = f"sensitivities measured on {counted(len(search.searched), 'sample')} of {Path(calibration).name}"
     return describe(source, _as_plan(search.at_most(steps)), None, statistics)
 
 
 def correct_levels(
-    source: str | Path,
+    source: Network,
     calibration: str | Path,
     levels: Mapping[str, int],
     *,
     batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Correction:
     """The correction for a network at other levels, see `pascalc.planning.correction.fit`.
@@ -241,8 +284,9 @@ def correct_levels(
     Raises:
         CompileError: a file cannot be read or does not fit the network.
     """
-    samples = open_samples(calibration, load(source))
-    return correction.fit(AdjustableNetwork(source), samples, levels, batch=batch, progress=progress)
+    samples = open_samples(calibration, network_of(source))
+    with working(workers, dask, calibration) as pool:
+        return correction.fit(AdjustableNetwork(source), samples, levels, batch=batch, progress=progress, pool=pool)
 
 
 def _as_plan(levels: Mapping[str, int]) -> Plan:
@@ -250,22 +294,26 @@ def _as_plan(levels: Mapping[str, int]) -> Plan:
 
 
 def measure_effect(
-    source: str | Path,
+    source: Network,
     samples: str | Path,
     levels: Mapping[str, int],
     corrected: Correction | None = None,
     *,
     batch: int = 64,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[Effect, Effect]:
     """What other levels do to a network: the source's own accuracy, and the effect of the levels beside it.
 
     Args:
         source: the ONNX file of the network.
-        samples: an ``.npz`` of inputs, with labels where accuracy is wanted.
+        samples: inputs (`pascalc.stream`), with labels where accuracy is wanted.
         levels: L of the activations that change, by label.
         corrected: the correction that goes with them.
         batch: samples a run.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -273,6 +321,7 @@ def measure_effect(
     """
     network = AdjustableNetwork(source)
     setting = Setting(levels) if corrected is None else corrected.setting
-    stream = open_samples(samples, load(source))
-    before, after = effects(network, stream, [Setting(), setting], batch=batch, progress=progress)
+    stream = open_samples(samples, network_of(source))
+    with working(workers, dask, samples) as pool:
+        before, after = effects(network, stream, [Setting(), setting], batch=batch, progress=progress, pool=pool)
     return before, after

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +21,13 @@ import numpy as np
 
 from pascalc import energy
 from pascalc.errors import CompileError
-from pascalc.modelfile import load
+from pascalc.folding import Pool, Progress
 from pascalc.planning import correction
 from pascalc.planning.adjustable import AdjustableNetwork, Effect, Setting, effects
 from pascalc.planning.steps import fed_layers, paper_steps
-from pascalc.planning.streaming import open_samples
+from pascalc.source import Network, network_of
+from pascalc.stream import SampleStream, open_samples
 
-Progress = Callable[[int, int], None]
 Levels = dict[str, int]
 
 MOST_SAMPLES = 2000
@@ -66,9 +66,10 @@ class Search:
 
     Args:
         source: the ONNX file of the network.
-        calibration: an ``.npz`` of inputs; labels are not needed.
+        calibration: inputs (`pascalc.stream`); labels are not needed.
         batch: samples a run.
         progress: called with (samples done, samples in all).
+        pool: the workers that measure; None for this process.
 
     Attributes:
         network: the network.
@@ -81,12 +82,18 @@ class Search:
     """
 
     def __init__(
-        self, source: str | Path, calibration: str | Path, *, batch: int = 64, progress: Progress | None = None
+        self,
+        source: Network,
+        calibration: str | Path,
+        *,
+        batch: int = 64,
+        progress: Progress | None = None,
+        pool: Pool | None = None,
     ) -> None:
-        model = load(source)
+        model = network_of(source)
         self.samples = open_samples(calibration, model)
         self.searched, self.held_out = self.samples.halves(MOST_SAMPLES)
-        self.source, self.batch, self.progress = Path(source), batch, progress
+        self.source, self.batch, self.progress, self.pool = Path(source), batch, progress, pool
         self.network = AdjustableNetwork(source)
         fed = [(x.neuron, x.energy_layer(energy.ASSUMED_SPIKE_RATE)) for x in fed_layers(source, {})]
         self.layers = [replace(layer, name=neuron.name) for neuron, layer in fed if neuron is not None]
@@ -96,7 +103,7 @@ class Search:
         changes = [(x.name, level) for x in self.layers for level in candidate_levels(x.levels) if level != x.levels]
         settings = [Setting({name: level}) for name, level in changes]
         found: dict[str, dict[int, float]] = {layer.name: {layer.levels: 0.0} for layer in self.layers}
-        measured = effects(self.network, self.searched, settings, batch=self.batch, progress=self.progress)
+        measured = self._effects(self.searched, settings)
         for (name, level), effect in zip(changes, measured, strict=True):
             found[name][level] = self._required(effect.divergence)
         return found
@@ -149,7 +156,9 @@ class Search:
         chosen, low = self.frontier[high], 0
         while correct and low < high:
             middle = (low + high) // 2
-            fitted = correction.fit(self.network, self.samples, self.frontier[middle].levels, batch=self.batch)
+            fitted = correction.fit(
+                self.network, self.samples, self.frontier[middle].levels, batch=self.batch, pool=self.pool
+            )
             (candidate,) = self._measure([fitted.setting])
             if candidate.agreement >= 1 - budget:
                 high, chosen = middle, candidate
@@ -159,11 +168,14 @@ class Search:
 
     def _measure(self, settings: Sequence[Setting]) -> list[Candidate]:
         halves = (self.searched, self.held_out)
-        both = [effects(self.network, x, settings, batch=self.batch, progress=self.progress) for x in halves]
+        both = [self._effects(x, settings) for x in halves]
         return [
             Candidate(dict(setting.levels), self.steps(setting.levels), *pair)
             for setting, *pair in zip(settings, *both, strict=True)
         ]
+
+    def _effects(self, samples: SampleStream, settings: Sequence[Setting]) -> list[Effect]:
+        return effects(self.network, samples, settings, batch=self.batch, progress=self.progress, pool=self.pool)
 
     def _plans(self, targets: Sequence[float]) -> list[Levels]:
         """The plan of least total divergence for each T_eff, all from one dynamic programme.

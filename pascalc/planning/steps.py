@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -16,10 +15,10 @@ from pascalc import energy, pipeline
 from pascalc.al.metrics import Histogram
 from pascalc.errors import CompileError
 from pascalc.layers import LayerNode, layer_nodes
-from pascalc.modelfile import load
 from pascalc.passes import ANALYSIS, UNROLLED
 from pascalc.passes.annotate_al import AnnotateAl
 from pascalc.rates import network_spike_rate
+from pascalc.source import Network, network_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Steps:
     rates: str
 
 
-def fed_layers(source: str | Path, levels: Mapping[str, int]) -> list[LayerNode]:
+def fed_layers(source: Network, levels: Mapping[str, int]) -> list[LayerNode]:
     """The layers of neurons of a network at other levels, with what feeds them.
 
     Args:
@@ -49,7 +48,7 @@ def fed_layers(source: str | Path, levels: Mapping[str, int]) -> list[LayerNode]
     Raises:
         CompileError: the network cannot be compiled at these levels.
     """
-    model = load(source)
+    model = network_of(source)
     pipeline.run(model, [*ANALYSIS, AnnotateAl(levels), *UNROLLED[len(ANALYSIS) :]])
     found = [node for node in layer_nodes(model) if node.neuron is not None]
     if not found:
@@ -63,7 +62,7 @@ def paper_steps(layers: Sequence[energy.Layer], levels: Mapping[str, int]) -> fl
 
 
 def effective_steps(
-    source: str | Path, levels: Mapping[str, int], histograms: Mapping[str, Histogram] | None = None
+    source: Network, levels: Mapping[str, int], histograms: Mapping[str, Histogram] | None = None
 ) -> Steps:
     """Both estimates of T_eff at a plan's levels.
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pascalc import pipeline
 from pascalc.al.histograms import METADATA_KEY, from_json
 from pascalc.al.plan import PLAN_KEY, Plan, make_plan
-from pascalc.data import load_data
 from pascalc.energy import (
     ASSUMED_SPIKE_RATE,
     FP32,
@@ -26,7 +25,6 @@ from pascalc.energy import (
     energy_full,
     energy_paper,
     mean_spike_rate,
-    neuron_operations,
     neurons_per_accumulate,
     normalised_steps_paper,
 )
@@ -39,6 +37,8 @@ from pascalc.neurons import analysed_neurons, is_spiking
 from pascalc.passes import UNROLLED
 from pascalc.rates import network_spike_rate
 from pascalc.reporter.measure import Measurement, measure
+from pascalc.stream import open_samples
+from pascalc.workers import working
 
 FORMATS = (FP32, INT8)
 
@@ -63,9 +63,10 @@ class LayerReport:
         fan_in: inputs of one output.
         macs: multiply-accumulates of the source ANN.
         neurons: how many neurons it feeds.
-        stage_operations: of all its neurons in the three stages of PASCAL's Algorithm 1: a membrane update and a
-            counter update in each of T steps; the same in each of max(T, L) - 1 steps without input; a membrane update
-            for each of L steps of emission. The sum is 5L - 2 a neuron for T = L.
+        stage_operations: of all its neurons, in the stages of their model. PASC has the three of PASCAL's Algorithm 1:
+            a membrane update and a counter update in each of T steps; the same in each of max(T, L) - 1 steps without
+            input; a membrane update for each of L steps of emission. The sum is 5L - 2 a neuron for T = L.
+        code: the code of their trains (pascalc/codes.py); None without neurons.
         spike_rate_assumed: spikes of one of its inputs over all steps (of currents, entries that are not zero), as
             PASCAL assumes them; None if analog.
         spike_rate_measured: the same on the data; None if analog or without data.
@@ -94,7 +95,8 @@ class LayerReport:
     fan_in: int
     macs: int
     neurons: int
-    stage_operations: tuple[int, int, int]
+    stage_operations: tuple[int, ...]
+    code: str | None
     spike_rate_assumed: float | None
     spike_rate_measured: float | None
     accumulates_assumed: float | None
@@ -188,6 +190,8 @@ def report(
     plan: str | Path | None = None,
     limit: int | None = None,
     batch: int = 16,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Report on a spiking network.
@@ -195,19 +199,27 @@ def report(
     Args:
         path: the compiled network. A source network, or one compiled with the collapsed schedule, is taken as it would
             be unrolled.
-        data: an ``.npz`` of inputs. Without it, spike rates are assumed to be PASCAL's 0.75, and there are no events.
-        plan: the JSON file of the plan that the network was trained or compiled with, for its metrics and clusters.
-            Without it, what the network's metadata holds is shown.
-        limit: only the first so many samples.
-        batch: samples a run.
+        data: inputs (`pascalc.stream`). Without them, spike rates are assumed to be PASCAL's 0.75, and there are no
+            events.
+        plan: the JSON file of the plan that the network was trained or compiled with, for its metrics and clusters,
+            and for the levels before it, which T_norm takes. Without it, what the network's metadata holds is shown.
+        limit: only the first so many samples; there must be data.
+        batch: samples a run; without data nothing runs.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Raises:
         CompileError: a file cannot be read, the plan is that of another network, the data does not fit the network,
             no layer of the network spikes, two layers of neurons have one label, or something in the network is of
-            unknown size.
+            unknown size; there is a limit, and no data that it is of.
     """
     path = Path(path)
+    if data is None and limit is not None:
+        raise CompileError(
+            f"only the first {limit} samples are asked for, but there is no data",
+            hint="Give data too: --data DATA.npz.",
+        )
     model = distinct(load(path))
     if is_spiking(model):
         analysed_neurons(model)
@@ -221,7 +233,9 @@ def report(
             hint="Give a network that `pascalc compile` wrote, or a source network with QCFS activations.",
         )
     shown = _recorded_plan(model, path) if plan is None else _given_plan(plan, nodes)
-    measured = None if data is None else measure(model, nodes, load_data(data, model, limit), batch, progress)
+    with working(workers, dask, data) as pool:
+        samples = None if data is None else open_samples(data, model, limit)
+        measured = None if samples is None else measure(model, nodes, samples, batch, progress, pool)
     return _report(path, nodes, measured, shown)
 
 
@@ -291,7 +305,8 @@ def _layer(node: LayerNode, assumed: Layer, actual: Layer, measured: Measurement
         fan_in=node.fan_in,
         macs=node.macs,
         neurons=node.neurons,
-        stage_operations=_stages(node),
+        stage_operations=tuple(n * node.neurons for n in node.model.operations(node.most, node.steps_in)),
+        code=None if neuron is None else node.model.code.name,
         spike_rate_assumed=assumed.spike_rate,
         spike_rate_measured=rate,
         accumulates_assumed=None if assumed.spike_rate is None else node.macs * assumed.spike_rate,
@@ -305,10 +320,3 @@ def _layer(node: LayerNode, assumed: Layer, actual: Layer, measured: Measurement
         emitted=None if events is None else events.emitted / samples,
         output_rate=None if events is None else events.emitted / max(events.neurons, 1),
     )
-
-
-def _stages(node: LayerNode) -> tuple[int, int, int]:
-    silent = max(node.steps_in, node.levels) - 1
-    stages = (2 * node.steps_in, 2 * silent, node.levels)
-    assert sum(stages) == neuron_operations(node.levels, node.steps_in)
-    return (stages[0] * node.neurons, stages[1] * node.neurons, stages[2] * node.neurons)

@@ -10,15 +10,14 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from pascalc.data import Data
+from pascalc.folding import Pool, Progress, fold
 from pascalc.graph import Array, Model
 from pascalc.layers import LayerNode
 from pascalc.modelfile import to_bytes
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
 from pascalc.runtime.kernels import Events
-
-Progress = Callable[[int, int], None]
+from pascalc.stream import Batch, SampleStream
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,12 @@ class Measurement:
 
 
 def measure(
-    model: Model, layers: Sequence[LayerNode], data: Data, batch: int, progress: Progress | None
+    model: Model,
+    layers: Sequence[LayerNode],
+    data: SampleStream,
+    batch: int,
+    progress: Progress | None = None,
+    pool: Pool | None = None,
 ) -> Measurement:
     """Run the network step by step.
 
@@ -50,39 +54,64 @@ def measure(
         data: inputs. What fills up the last batch of a network of a fixed batch is not counted.
         batch: samples a run.
         progress: called with (samples done, samples in all).
+        pool: the workers that do it; None for this process.
 
     Raises:
         CompileError: the data does not fit the network.
     """
     read = {layer.source.name: layer for layer in layers if layer.spiking}
     wanted = [output for layer in read.values() for output in _count_entries(model, layer.source)]
-    counter = _Counter(InferenceSession(to_bytes(model), kernels="numpy", staged=True), wanted)
-    totals, events, first = np.zeros((len(read), 2), np.int64), dict[str, Events](), None
-    for feeds, part in data.batches(batch):
-        first = feeds if first is None else first
-        found, happened = counter.run(feeds)
-        missing = (data.fixed_batch or 0) - (part.stop - part.start)
-        if missing > 0:  # what fills the batch up is its last sample, again and again
-            size = data.fixed_batch or 1
-            again, filled = counter.run({name: np.repeat(a[-1:], size, 0) for name, a in feeds.items()})
-            found = found - again * missing // size
-            happened = {label: _less(events, filled[label], missing, size) for label, events in happened.items()}
-        totals += found
-        events = {label: events.get(label, Events()) + more for label, more in happened.items()}
-        if progress is not None:
-            progress(part.stop, len(data))
-    assert first is not None  # data is never empty
-    count = data.fixed_batch or 1
-    trains = counter.session.trace({name: array[:count] for name, array in first.items()})
+    work = _Counting(to_bytes(model), tuple(wanted), data.fixed_batch)
+    total = fold(work, data, batch, progress=progress, pool=pool)
+    trains = work.session(None).trace(next(data.batches(1)).feeds)
     return Measurement(
         samples=len(data),
         rates={
             name: float(active * layer.reads.steps / max(size, 1))
-            for (name, layer), (active, size) in zip(read.items(), totals.tolist(), strict=True)
+            for (name, layer), (active, size) in zip(read.items(), total.entries.tolist(), strict=True)
         },
-        events=events,
+        events=total.events,
         trains={label: train[:, 0].reshape(len(train), -1) for label, train in trains.items()},
     )
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What was counted: for each layer the entries that are not zero, and all, int64 ``[layers, 2]``; and the events by
+    neuron label."""
+
+    entries: NDArray[np.int64]
+    events: dict[str, Events]
+
+    def __add__(self, other: _Counts) -> _Counts:
+        events = {label: self.events.get(label, Events()) + more for label, more in other.events.items()}
+        return _Counts(self.entries + other.entries, events)
+
+
+@dataclass(frozen=True)
+class _Counting:
+    """The network with the counts as outputs, and the batch size that it insists on."""
+
+    network: bytes
+    wanted: tuple[str, ...]
+    fixed_batch: int | None
+
+    def session(self, threads: int | None) -> InferenceSession:
+        return InferenceSession(self.network, kernels="numpy", staged=True, threads=threads)
+
+    def open(self, threads: int | None) -> Callable[[Batch], _Counts]:
+        counter, size = _Counter(self.session(threads), self.wanted), self.fixed_batch or 1
+
+        def run(batch: Batch) -> _Counts:
+            entries, events = counter.run(batch.feeds)
+            missing = size - batch.samples
+            if missing > 0:  # what fills the batch up is its last sample, again and again
+                again, filled = counter.run({name: np.repeat(a[-1:], size, 0) for name, a in batch.feeds.items()})
+                entries = entries - again * missing // size
+                events = {label: _less(more, filled[label], missing, size) for label, more in events.items()}
+            return _Counts(entries, events)
+
+        return run
 
 
 class _Counter:

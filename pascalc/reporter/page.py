@@ -10,6 +10,7 @@ from pascalc.al.plan import Plan
 from pascalc.energy import ASSUMED_SPIKE_RATE, Energy
 from pascalc.reporter import plain, svg
 from pascalc.reporter.analysis import Report
+from pascalc.tables import counted
 from pascalc.version import __version__
 
 _COLOURS = 6
@@ -48,7 +49,7 @@ def html(report: Report) -> str:
 
 def _cards(report: Report) -> str:
     own = [layer for layer in report.layers if layer.neurons]
-    rates = f"measured, {report.samples} samples" if report.samples else f"assumed, {ASSUMED_SPIKE_RATE}"
+    rates = f"measured, {counted(report.samples, 'sample')}" if report.samples else f"assumed, {ASSUMED_SPIKE_RATE}"
     cards = [
         ("layers of neurons", str(len(own)), f"{sum(layer.neurons for layer in own):,} neurons"),
         (
@@ -154,7 +155,7 @@ def _measured_sections(report: Report) -> list[str]:
         if layer.output_rate is not None
     ]
     line = svg.Line(ASSUMED_SPIKE_RATE, f"{ASSUMED_SPIKE_RATE}, assumed in the paper")
-    samples = f"{report.samples} samples"
+    samples = f"{counted(report.samples, 'sample')}"
     inside = [
         (
             layer.neuron or layer.name,
@@ -179,7 +180,12 @@ def _measured_sections(report: Report) -> list[str]:
             "Spikes of the first sample",
             svg.raster(panels),
             "A row a layer; in it, time runs downwards, and up to 192 neurons are shown from left to right, spread "
-            "evenly over the layer. All spikes of a neuron come first.",
+            "evenly over the layer."
+            + (
+                " All spikes of a neuron come first."
+                if all(x.code in (None, "thermometer") for x in report.layers)
+                else ""
+            ),
         ),
     ]
 

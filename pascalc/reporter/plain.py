@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pascalc.energy import ASSUMED_SPIKE_RATE
 from pascalc.reporter.analysis import FORMATS, LayerReport, Report
-from pascalc.tables import table
+from pascalc.tables import counted, table
 
 MISSING = "-"
 
@@ -42,6 +42,7 @@ ACTIVITY = (
     "inhibitory",
     "emitted a neuron",
 )
+_STAGES = sum(title.startswith("stage") for title in ACTIVITY)
 RATIOS = ("layer", "r', assumed", "r', measured", "r_E, paper", "r_E, full")
 
 
@@ -63,7 +64,8 @@ def structure(layer: LayerReport) -> Sequence[str]:
 
 def activity(layer: LayerReport) -> Sequence[str]:
     """The cells of a layer under `ACTIVITY`."""
-    stages = [f"{count:,}" if layer.neuron is not None else MISSING for count in layer.stage_operations]
+    counts = layer.stage_operations if layer.neuron is not None else ()
+    stages = [f"{count:,}" for count in counts] + [MISSING] * (_STAGES - len(counts))
     return (
         layer.name,
         number(layer.spike_rate_assumed, ".2f"),
@@ -92,7 +94,7 @@ SPIKE_RATE = "all spikes over all neurons, for one sample"
 
 def summary(report: Report) -> list[str]:
     """The network as a whole: its operations and spikes, and the effective time steps, one line an estimate."""
-    rates = f"measured on {report.samples} samples" if report.samples else f"assumed, {ASSUMED_SPIKE_RATE}"
+    rates = f"measured on {counted(report.samples, 'sample')}" if report.samples else f"assumed, {ASSUMED_SPIKE_RATE}"
     share = "" if report.macs.share is None else f", {report.macs.share:.1%} of them on trains of spikes"
     spikes = [] if report.spike_rate is None else [f"{report.spike_rate:.3f} spikes a neuron: {SPIKE_RATE}, {rates}"]
     return [
@@ -138,7 +140,7 @@ def energy_rows(report: Report) -> list[list[str]]:
 
 def notes(report: Report) -> list[str]:
     """What has to be known to read the energies."""
-    source = f"measured on {report.samples} samples" if report.samples else "assumed, as in the paper"
+    source = f"measured on {counted(report.samples, 'sample')}" if report.samples else "assumed, as in the paper"
     return [
         f"paper: PASCAL's formula (appendix A.4), with b = {number(report.mean_spike_rate, '.3f')}, the spikes of one "
         f"input, averaged over the linear layers that read spikes, {source}; it leaves out neurons and scaling",

@@ -20,16 +20,23 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from pascalc.al.histograms import module_name
 from pascalc.errors import CompileError
 from pascalc.files import write_atomically
 from pascalc.runtime import RUNTIME_ERRORS
+from pascalc.tables import counted
 from pascalc.train.plan import Batch, level_histograms
 from pascalc.train.qcfs import QCFS, along_channels, check_levels, quantise
+from pascalc.train.replace import RELUS
 
 OPSET = 18
 
 HISTOGRAMS = "pascalc.histograms"
 """The key of the level histograms in the file's metadata: JSON, ``{layer: [neurons of level 0, ..., of level L]}``."""
+
+
+#: What a QCFS has, in whatever form it is written.
+_STEPS = ("Floor", "Round", "Ceil")
 
 
 class _FrozenQCFS(nn.Module):
@@ -74,6 +81,9 @@ def export(
             QCFS over them is recorded in the file's metadata, so that a plan of layerwise levels can be made from the
             file alone.
 
+    A model with ReLUs, or without any QCFS, is exported with a ``UserWarning``: ReLUs are computed and do not spike,
+    and a network in which nothing would spike is not compiled.
+
     The effective theta of every QCFS is an initializer named after its module (``block1.relu.theta``).
 
     Raises:
@@ -97,6 +107,7 @@ def export(
     onnx.checker.check_model(proto, full_check=True)
     serialised = proto.SerializeToString()
     _check_batch_is_free(serialised, frozen, sample)
+    _warn_of_what_does_not_spike(frozen, proto.graph)
     write_atomically(path, [serialised])
 
 
@@ -123,6 +134,22 @@ def _freeze(model: nn.Module) -> nn.Module:
             return _FrozenQCFS(module)
         frozen.set_submodule(name, _FrozenQCFS(module))
     return frozen
+
+
+def _warn_of_what_does_not_spike(model: nn.Module, graph: onnx.GraphProto) -> None:
+    modules = [name or "the model itself" for name, module in model.named_modules() if isinstance(module, RELUS)]
+    places = [module_name(node.name.rpartition("/")[0]) for node in graph.node if node.op_type == "Relu"]
+    functions = [f"a function in {place or 'the model itself'}" for place in places if place not in modules]
+    found = [*modules, *functions]
+    warning = []
+    if found:
+        warning.append(
+            f"the model still has {counted(len(found), 'ReLU')}, computed and not spiking: {', '.join(found)}"
+        )
+    if not any(node.op_type in _STEPS or "Quant" in node.op_type for node in graph.node):
+        warning.append("the model has no QCFS: nothing would spike, and `pascalc compile` refuses the file")
+    if warning:
+        warnings.warn(f"{'; '.join(warning)}. pascalc.train.replace_relu(model) makes ReLUs QCFS.", stacklevel=3)
 
 
 @torch.no_grad()

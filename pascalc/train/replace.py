@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from pascalc.errors import CompileError
 from pascalc.train.qcfs import QCFS, check_levels
 
+RELUS = (nn.ReLU, nn.ReLU6)
 _RELU_FUNCTIONS = (F.relu, F.relu6, torch.relu, torch.relu_)
 _RELU_METHODS = ("relu", "relu_")
 
@@ -51,7 +52,7 @@ def _relu_names(model: nn.Module) -> list[str]:
     """The names of the ReLU modules, each of which must have only one."""
     names_of: dict[nn.Module, list[str]] = defaultdict(list)
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, nn.ReLU | nn.ReLU6):
+        if isinstance(module, RELUS):
             names_of[module].append(name)
     for names in names_of.values():
         if len(names) > 1:

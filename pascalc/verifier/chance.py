@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from pascalc.data import Data
 from pascalc.errors import CompileError
 from pascalc.graph import Array, Model, is_constant, is_operator
+from pascalc.stream import SampleStream, hold
 
 #: Sizes taken for dimensions other than the batch that the network leaves open.
 _OPEN = 32
@@ -25,7 +25,7 @@ _OPEN = 32
 _MOST = 2**28
 
 
-def random_inputs(model: Model, count: int, rng: np.random.Generator) -> Data:
+def random_inputs(model: Model, count: int, rng: np.random.Generator) -> SampleStream:
     """Random samples for every input of a network with shapes inferred.
 
     Floats are normal, each sample with a scale of its own from 1/4 to 256, half of them without sign, like images.
@@ -52,8 +52,7 @@ def random_inputs(model: Model, count: int, rng: np.random.Generator) -> Data:
         else:
             values = rng.integers(*_range(tensors.get(value.name), dtype), shape, endpoint=True)
         inputs[value.name] = np.asarray(values).astype(dtype)
-    dims = model.interface_inputs[0].type.tensor_type.shape.dim
-    return Data(inputs, None, dims[0].dim_value if dims and dims[0].HasField("dim_value") else None)
+    return hold(inputs, model)
 
 
 def open_axes(value: onnx.ValueInfoProto) -> list[int]:

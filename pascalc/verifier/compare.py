@@ -42,7 +42,7 @@ class Trial:
     """One batch.
 
     Attributes:
-        levels: by the source's activation, what the layers behind it are given.
+        levels: by the source's activation, what the layers behind it are given, as counts of the compiled neuron.
         given: what comes out of the source's cuts: the activations at these levels, and what is computed.
         expected: the source's tensors, given those; ``totals``: their sums of absolute products.
         watched: by the source's activation, what the neuron that stands for it did.
@@ -138,7 +138,8 @@ class Comparison:
         if trial.own is not None:
             own = _of_data(trial, trial.own[layer.after])
             check.neurons += own.size
-            differing = None if counts is None else _of_data(trial, counts) != own
+            differing = None if counts is None else _difference(layer, _of_data(trial, counts), own)
+            check.off += 0 if differing is None else int(np.abs(differing).sum())
             check.count_mismatches += own.size if differing is None else int(np.count_nonzero(differing))
         if seen.current is not None:
             self._current(layer, trial, seen.current)
@@ -146,7 +147,12 @@ class Comparison:
             once(check.problems, seen.problem or "its counts could not be measured")
             return
         expected = levels_of(layer, trial.expected[layer.after])[0]
-        if not np.array_equal(counts, expected):
+        if not check.lossless:
+            if trial.own is not None:
+                check.own_off += int(
+                    np.abs(_difference(layer, *(_of_data(trial, a) for a in (counts, expected)))).sum()
+                )
+        elif not np.array_equal(counts, expected):
             self._roots(layer, trial, counts, expected)
 
     def _current(self, layer: Layer, trial: Trial, current: Array) -> None:
@@ -158,9 +164,9 @@ class Comparison:
             return
         kind = z.dtype.type
         with np.errstate(all="ignore"):
-            gain = (layer.levels / layer.threshold).astype(kind)
+            gain = (layer.most / layer.threshold).astype(kind)
             u = z * gain
-            given = current * (layer.levels / layer.compiled.threshold).astype(kind)
+            given = current * (layer.most / layer.compiled.threshold).astype(kind)
             bound = _bound(layer, total, gain, u)
             ratio = np.abs(given - u) / bound
             if trial.own is not None:
@@ -273,7 +279,7 @@ def _check_resolved(layer: Layer, u: Array, bound: Array) -> None:
     """
     wide = ~(bound <= _WIDE)
     if wide.any():
-        lowest, highest = (np.clip(np.floor(v[wide]), 0, layer.levels) for v in (u - bound, u + bound))
+        lowest, highest = (np.clip(np.floor(v[wide]), 0, layer.most) for v in (u - bound, u + bound))
         count = int(np.count_nonzero(~(lowest == highest)))
         if count:
             raise CompileError(
@@ -314,10 +320,15 @@ def levels_of(layer: Layer, activation: Array) -> tuple[Array, bool]:
         return np.asarray(np.nan_to_num(nearest, copy=False, nan=-1, posinf=-1, neginf=-1), np.int16), fine
 
 
-def activation_of(layer: Layer, levels: Array) -> Array:
-    """The source's activation at these levels: level * (theta/L)."""
+def activation_of(layer: Layer, counts: Array) -> Array:
+    """The source's activation for these counts of the compiled neuron: count * (theta/L) where it is lossless."""
     kind = layer.threshold.dtype
-    return np.asarray(levels.astype(kind) * (layer.threshold / kind.type(layer.levels)))
+    return np.asarray(counts.astype(kind) * (layer.threshold / kind.type(layer.most)))
+
+
+def _difference(layer: Layer, counts: Array, levels: Array) -> Array:
+    """Counts less levels, in units of theta/(L * most), exactly."""
+    return np.asarray(counts.astype(np.int64) * layer.levels - levels.astype(np.int64) * layer.most)
 
 
 def excess_of(expected: Array, given: Array, total: Array | None, ulps: float) -> tuple[float, str]:

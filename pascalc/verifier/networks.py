@@ -218,10 +218,9 @@ def _is_cut_inside(written: Written, pairing: Pairing) -> bool:
 
 
 def encode(neuron: Neuron, counts: Array) -> Array:
-    """Spike counts as the neuron's output: a thermometer code over its steps, or the counts themselves."""
+    """Counts as the neuron's output: a train of its code, or the counts themselves."""
     kind = neuron.threshold.dtype
-    if not neuron.spiking:
+    if neuron.model is None:
         return np.asarray(counts.astype(kind) * neuron.unit)
-    steps = np.arange(1, neuron.steps_out + 1, dtype=counts.dtype).reshape(-1, *[1] * counts.ndim)
-    train = np.multiply(counts >= steps, neuron.unit, dtype=kind)
+    train = np.multiply(neuron.model.code.encode(counts, neuron.steps_out), neuron.unit, dtype=kind)
     return np.asarray(train.reshape(neuron.steps_out * len(counts), *counts.shape[1:]))

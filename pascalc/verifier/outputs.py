@@ -66,6 +66,8 @@ class Answers:
         if (self.unlike(again, real, "the file") & wrong).any():
             return "in onnxruntime as it comes, its outputs do not follow from its spikes"
         for layer in self.comparison.pairing.layers:
+            if not layer.check.lossless:
+                continue  # that the outputs follow from its own counts is all that there is to say
             counts = again.levels[layer.after]
             expected = levels_of(layer, again.expected[layer.after])[0]
             where = np.nonzero(counts != expected)

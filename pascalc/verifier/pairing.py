@@ -21,6 +21,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
+from pascalc.codes import UNIT
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, captured, is_constant, is_operator, is_ours, living, producer
 from pascalc.linear import LAYERS, is_batched
@@ -64,6 +65,11 @@ class Layer:
     def levels(self) -> int:
         """L of the compiled neuron, which is the source's unless it was changed on purpose."""
         return self.compiled.levels
+
+    @property
+    def most(self) -> int:
+        """The count of the compiled neuron that stands for theta; L where it is lossless."""
+        return self.compiled.most
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,7 @@ class _Pairs:
                 self.result.problems.append(f"the neuron '{neuron.name}' of the source is not in the compiled network")
                 continue
             paired.append((neuron, stand_in))
-            self.cuts[id(neuron.node.outputs[0])] = min(stand_in.levels, ops.MAX_LEVELS)
+            self.cuts[id(neuron.node.outputs[0])] = min(stand_in.most, ops.MAX_LEVELS)
         self.result.problems += [f"the neuron '{name}' is not in the source network" for name in stand_ins]
         if not paired:
             raise CompileError(
@@ -189,7 +195,10 @@ class _Pairs:
 
     def _layer(self, neuron: Neuron, stand_in: Neuron, recorded: Mapping[str, Any]) -> None:
         before, after = neuron.node.inputs[0], neuron.node.outputs[0]
-        check = LayerCheck(neuron.name, stand_in.levels, stand_in.steps_in, stand_in.steps_out)
+        model = stand_in.model
+        lossless = model is None or model.lossless
+        steps = stand_in.steps_in, stand_in.steps_out
+        check = LayerCheck(neuron.name, stand_in.levels, *steps, stand_in.most, lossless)
         train = before_accumulate(self.tensors[after.name])
         pools, behind = _pools(train)
         if behind is not stand_in.node:
@@ -235,16 +244,16 @@ class _Pairs:
                 current=stand_in.node.inputs[0].name,
                 fired=stand_in.node.outputs[0].name,
                 train=train.name,
-                ulps=self._ulps(before),
+                ulps=self._ulps(before, 1 if model is None or model.any_length else stand_in.steps_in),
             )
         )
 
-    def _ulps(self, tensor: gs.Tensor) -> float:
+    def _ulps(self, tensor: gs.Tensor, steps: int = 1) -> float:
         """How far a tensor of the source may be off by rounding alone, given the cuts before it, in units in the last
-        place of its sum of absolute products."""
+        place of its sum of absolute products; ``steps``: those that it is spread over at least."""
         own = self.cuts.get(id(tensor))
         if own is not None:
-            return allowance(own)
+            return allowance(max(own, steps))
         waiting = [tensor]
         while waiting:
             top = waiting[-1]
@@ -256,13 +265,13 @@ class _Pairs:
                 continue
             reached = [(1, 1 if node is None else summed_terms(node), 0)]
             for given in () if node is None else node.inputs:
-                steps = self.cuts.get(id(given))
-                reached.append(self.memo[id(given)] if steps is None else (steps, 1, 0))
+                cut = self.cuts.get(id(given))
+                reached.append(self.memo[id(given)] if cut is None else (cut, 1, 0))
             longest, terms, depth = (max(column) for column in zip(*reached, strict=True))
             self.memo[id(top)] = longest, terms, depth + (node is not None and adds(node))
             waiting.pop()
         longest, terms, depth = self.memo[id(tensor)]
-        return allowance(longest, terms, max(depth, 1))
+        return allowance(max(longest, steps), terms, max(depth, 1))
 
     # --- what is computed ---------------------------------------------------------------------------------------------
 
@@ -368,7 +377,7 @@ def _is_plain(node: gs.Node) -> bool:
     if not is_linear(node):
         return False
     try:
-        decide(node, tuple(Const() if is_constant(t) or t.is_empty() else Current(1) for t in node.inputs))
+        decide(node, tuple(Const() if is_constant(t) or t.is_empty() else Current(UNIT, 1) for t in node.inputs))
     except Declined:
         return False
     return True
@@ -476,11 +485,13 @@ def _same_array(a: Any, b: Any) -> bool:
 
 def _mismatches(source: Neuron, stand_in: Neuron) -> Iterator[str]:
     """What is wrong with a neuron, whatever the data."""
-    if np.float32(stand_in.phi) != np.float32(source.phi):
-        yield f"its membrane starts at {stand_in.phi:g} of a spike, not at {source.phi:g}"
-    model = ops.spiking_neuron(stand_in.node.op)
-    if model is not None and stand_in.steps_out != model.steps_out(stand_in.levels):
-        yield f"it has {stand_in.levels} levels, but sends a train of {stand_in.steps_out} steps"
+    model = stand_in.model
+    start = source.phi if model is None else model.start(source.phi)
+    if np.float32(stand_in.phi) != np.float32(start):
+        yield f"its membrane starts at {stand_in.phi:g} of a spike, not at {start:g}"
+    misfit = "" if model is None else model.misfit(stand_in.levels, stand_in.steps_in, stand_in.steps_out)
+    if misfit:
+        yield misfit
     if stand_in.threshold.dtype != source.threshold.dtype:
         yield f"it computes in {stand_in.threshold.dtype}, the source in {source.threshold.dtype}"
     for neuron, whose in ((source, "the source's"), (stand_in, "its")):

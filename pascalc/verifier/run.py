@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,9 @@ import onnx
 
 from pascalc import ops, pipeline
 from pascalc.answers import agreeing
-from pascalc.data import Data, load_data
 from pascalc.errors import CompileError
 from pascalc.files import read_bytes
+from pascalc.folding import Pool, Progress, results
 from pascalc.graph import Array, Model, is_ours
 from pascalc.metadata import LEVELS, source_is
 from pascalc.modelfile import load
@@ -23,15 +23,15 @@ from pascalc.neurons import is_spiking
 from pascalc.passes import ANALYSIS
 from pascalc.passes.infer_shapes import set_shapes
 from pascalc.probes import Probed, foreign_functions, main_tensors
+from pascalc.stream import Batch, SampleStream, open_samples
 from pascalc.verifier.chance import disturbed, open_axes, random_inputs, random_levels, resized
 from pascalc.verifier.compare import Comparison, Trial, activation_of, excess_of, levels_of, once
 from pascalc.verifier.networks import CompiledNetworks, SourceNetworks, Values, Written, encode
 from pascalc.verifier.outputs import Answers
-from pascalc.verifier.pairing import Pairing, is_random, pair
+from pascalc.verifier.pairing import Layer, Pairing, is_random, pair
 from pascalc.verifier.record import Verification
 from pascalc.verifier.watch import Watched, counts_of, watch
-
-Progress = Callable[[int, int], None]
+from pascalc.workers import check_sharing, working
 
 #: Random inputs where there is no data, and the batch sizes in which random levels are tried.
 RANDOM_SAMPLES = 32
@@ -43,6 +43,8 @@ PROBES = 24
 _DISTURBED = 2
 #: Powers of two by which the largest inputs are larger than others, as shares of the largest exponent of their type.
 _EXTREMES = (0.78, 0.47, 0.23, 0.1)
+#: Random levels are tried on samples of the data, chosen at random among the first: so many, of so many bytes.
+KEPT_SAMPLES, KEPT_BYTES = 1000, 2**26
 #: How far an operator may be off, in units in the last place, that gets the very same input.
 OPERATOR_ULPS = 4
 
@@ -61,6 +63,8 @@ def verify(
     threads: int | None = None,
     trust: bool = True,
     seed: int | None = None,
+    workers: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Check that a compiled network is its source network.
@@ -68,21 +72,24 @@ def verify(
     Args:
         source: the ONNX file that was compiled.
         compiled: the ONNX file that came out.
-        data: an ``.npz`` of inputs; without it, random inputs are taken.
+        data: inputs (`pascalc.stream`); without them, random inputs are taken.
         limit: only the first so many samples.
         batch: samples a run.
         threads: threads of onnxruntime; by default one for each core.
         trust: take the source at the levels that the file says that it was compiled to, where these differ from its
             own; otherwise they are a fault.
         seed: of the random levels and inputs; by default another one each time, so that no file can be made to pass.
+        workers: share the data among so many processes of one thread each (`pascalc.workers`).
+        dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
     Raises:
         CompileError: a file cannot be read, the data does not fit, the source cannot be run, or the files are not of
             the same network at all.
     """
+    check_sharing(workers, dask, data)
     known = load(source)
-    samples = None if data is None else load_data(data, known, limit)
+    samples = None if data is None else open_samples(data, known, limit)
     for what, number, least in (("samples a run", batch, 1), ("number of samples", limit, 1), ("seed", seed, 0)):
         if number is not None and number < least:
             raise CompileError(f"the {what} must be at least {least}, not {number}")
@@ -94,16 +101,9 @@ def verify(
     if known.notes:
         hint = "Export the model again, or take the body out."
         raise CompileError(known.notes[0].reason, file=source, node=known.notes[0].node, hint=hint)
-    written = Written.of(known)
-    pipeline.run(known, ANALYSIS)
-    with suppress(CompileError):  # shapes that do not fit together show when it runs
-        set_shapes(emitted)
     seed = secrets.randbits(32) if seed is None else seed
     result = Verification(data=samples is not None, threads=threads, seed=seed)
-    result.problems += [n.reason for n in emitted.notes]
-    if not trust:
-        emitted.metadata.pop(LEVELS, None)
-    found = pair(known, emitted, result)
+    written, found = _paired(known, emitted, trust, result)
     _check_interface(known, emitted, result)
     _say_what_is_trusted(known, emitted, result)
     chance = np.random.default_rng(seed)
@@ -118,10 +118,24 @@ def verify(
         networks = SourceNetworks(Path(source), written, known, found, threads)
         del known
         run = _Run(networks, CompiledNetworks(Path(compiled), found, threads), found, result)
-        run.on_data(samples, batch, progress)
+        work = _Checking(Path(source).absolute(), Path(compiled).absolute(), trust, run)
+        with working(workers, dask, data) as pool:
+            run.on_data(work, samples, batch, progress, pool)
         run.on_disturbed(samples, chance)
         run.on_random_levels(samples, batch, chance, open_sizes, free_batch)
     return result
+
+
+def _paired(known: Model, emitted: Model, trust: bool, result: Verification) -> tuple[Written, Pairing]:
+    """What belongs together in two networks as they were loaded. The source's activations become operators."""
+    written = Written.of(known)
+    pipeline.run(known, ANALYSIS)
+    with suppress(CompileError):  # shapes that do not fit together show when it runs
+        set_shapes(emitted)
+    result.problems += [n.reason for n in emitted.notes]
+    if not trust:
+        emitted.metadata.pop(LEVELS, None)
+    return written, pair(known, emitted, result)
 
 
 def _check_interface(known: Model, emitted: Model, result: Verification) -> None:
@@ -185,6 +199,36 @@ def _is_fit_to_run(emitted: Model, found: Pairing, result: Verification, path: P
     return bool(found.layers)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What one batch of data shows, and whether another can show more."""
+
+    record: Verification
+    goes_on: bool
+
+
+@dataclass(frozen=True)
+class _Checking:
+    """The comparison on data: by ``run``, where it is in this process, else by one that is made of the files, which is
+    a worker's."""
+
+    source: Path
+    compiled: Path
+    trust: bool
+    run: _Run | None = None
+
+    def __reduce__(self) -> tuple[type[_Checking], tuple[Path, Path, bool]]:
+        return _Checking, (self.source, self.compiled, self.trust)
+
+    def open(self, threads: int | None) -> Callable[[Batch], _Found]:
+        if self.run is not None:
+            return self.run.on_batch
+        known, result = load(self.source), Verification()
+        written, found = _paired(known, load(self.compiled), self.trust, result)
+        networks = SourceNetworks(self.source, written, known, found, threads)
+        return _Run(networks, CompiledNetworks(self.compiled, found, threads), found, result).on_batch
+
+
 class _Run:
     def __init__(
         self, source: SourceNetworks, compiled: CompiledNetworks, found: Pairing, result: Verification
@@ -197,33 +241,50 @@ class _Run:
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
-    def on_data(self, data: Data, batch: int, progress: Progress | None) -> None:
+    def on_data(
+        self, work: _Checking, data: SampleStream, batch: int, progress: Progress | None, pool: Pool | None
+    ) -> None:
         """The files as they are, batch by batch."""
-        for feeds, part in data.batches(batch):
-            reference = self._reference(feeds)
-            if not self._thresholds_fit(reference):
-                return
-            own = self._own_levels(reference)
-            seen = self._attempt(lambda: self.compiled.observed, feeds, self.result.problems)
-            watched, fed = self._watch(seen, {}), {}
-            levels, computed = self._given(own, reference, watched, seen)
-            if not seen:
-                fed = self._fed(levels, computed)
-                seen = self._part_by_part(feeds, fed)
-                watched = self._watch(seen, fed)
-            rows = len(next(iter(feeds.values())))
-            trial = self._trial(feeds, levels, computed, watched, seen, fed, rows)
-            trial = replace(trial, samples=part.stop - part.start, start=part.start, own=own)
-            self.comparison.compare(trial)
-            self._check_operators(feeds, trial)
-            self._compare_answers(trial, feeds, reference, own, trial.samples)
-            if progress is not None:
-                progress(part.stop, len(data))
+        total = self.result.take()
+        for found in results(work, data, batch, threads=self.result.threads, progress=progress, pool=pool):
+            total.add(found.record)
+            if not found.goes_on:
+                break
+        self.result.add(total)
 
-    def on_disturbed(self, data: Data, chance: np.random.Generator) -> None:
+    def on_batch(self, batch: Batch) -> _Found:
+        """The files as they are, on one batch."""
+        self.result.take()  # what an error left
+        goes_on = self._goes_on(batch)
+        return _Found(self.result.take(), goes_on)
+
+    def _goes_on(self, batch: Batch) -> bool:
+        """Compare one batch; False where no other can tell more."""
+        feeds = batch.feeds
+        reference = self._reference(feeds)
+        if not self._thresholds_fit(reference):
+            return False
+        own = self._own_levels(reference)
+        seen = self._attempt(lambda: self.compiled.observed, feeds, self.result.problems)
+        watched, fed = self._watch(seen, {}), {}
+        levels, computed = self._given(own, reference, watched, seen)
+        if not seen:
+            fed = self._fed(levels, computed)
+            seen = self._part_by_part(feeds, fed)
+            watched = self._watch(seen, fed)
+        rows = len(next(iter(feeds.values())))
+        trial = self._trial(feeds, levels, computed, watched, seen, fed, rows)
+        trial = replace(trial, samples=batch.samples, start=batch.part.start, own=own)
+        self.comparison.compare(trial)
+        self._check_operators(feeds, trial)
+        self._compare_answers(trial, feeds, reference, own, trial.samples)
+        return True
+
+    def on_disturbed(self, data: SampleStream, chance: np.random.Generator) -> None:
         """The files as they are on inputs that no data gave, one of them negative, as no image is. Nothing of it is
         counted."""
-        feeds = self._chosen(data, data.fixed_batch or min(_DISTURBED, len(data)), chance)
+        kept = data.first(KEPT_SAMPLES, KEPT_BYTES)
+        feeds = self._chosen(kept, data.fixed_batch or min(_DISTURBED, len(data)), chance)
         for array in feeds.values():
             if array.dtype.kind == "f":
                 array[:1] = -np.abs(array[:1])
@@ -296,7 +357,7 @@ class _Run:
     ) -> tuple[Values, Values]:
         """What the source's stretches are given: what was seen in the compiled network; the source's own where that
         makes no sense."""
-        levels = dict(own)
+        levels = {x.after: _as_counts(x, own[x.after]) for x in self.found.layers}
         for layer in self.found.layers:
             counts = watched[layer.after].counts
             if counts is not None and counts.shape == own[layer.after].shape and np.all(counts >= 0):
@@ -367,7 +428,7 @@ class _Run:
 
     def on_random_levels(
         self,
-        data: Data,
+        data: SampleStream,
         batch: int,
         chance: np.random.Generator,
         open_sizes: Mapping[str, Sequence[int]],
@@ -380,26 +441,26 @@ class _Run:
         """
         self.source.release()
         self.compiled.release()
-        own = min(batch, len(data))
+        own, kept = min(batch, len(data)), data.first(KEPT_SAMPLES, KEPT_BYTES)
         fixed = data.fixed_batch
         for size in [fixed] if fixed else [s for s in PROBE_BATCHES if s <= max(own, PROBE_BATCHES[-2])]:
-            self._probe(self._chosen(data, size, chance), chance, size in (own, fixed))
+            self._probe(self._chosen(kept, size, chance), chance, size in (own, fixed))
         # the source may run at few sizes, but at that of the data
         largest = max(self.result.batch_sizes, default=own)
         while self.result.probes < PROBES and not any(x.check.problems for x in self.found.layers):
-            self._probe(self._chosen(data, largest, chance), chance, True)
-        self._probe_extremes(data, fixed or 1, chance)
+            self._probe(self._chosen(kept, largest, chance), chance, True)
+        self._probe_extremes(kept, fixed or 1, chance)
         if any(open_sizes.values()):
-            feeds = self._chosen(data, own, chance)
+            feeds = self._chosen(kept, own, chance)
             other = {name: resized(array, open_sizes.get(name, ())) for name, array in feeds.items()}
             self._probe(other, chance, False)
         if free_batch:
-            self._probe_apart([self._chosen(data, data.fixed_batch or 1, chance) for _ in range(2)], chance)
+            self._probe_apart([self._chosen(kept, data.fixed_batch or 1, chance) for _ in range(2)], chance)
 
-    def _chosen(self, data: Data, size: int, chance: np.random.Generator) -> Values:
+    def _chosen(self, kept: Values, size: int, chance: np.random.Generator) -> Values:
         """Samples of the data, disturbed."""
-        chosen = chance.integers(0, len(data), size)
-        return {name: disturbed(array[chosen], chance) for name, array in data.inputs.items()}
+        chosen = chance.integers(0, len(next(iter(kept.values()))), size)
+        return {name: disturbed(array[chosen], chance) for name, array in kept.items()}
 
     def _probe(self, feeds: Values, chance: np.random.Generator, must: bool) -> None:
         """One batch of random levels; ``must`` the source run on it?"""
@@ -423,10 +484,10 @@ class _Run:
         if size not in self.result.batch_sizes:
             self.result.batch_sizes.append(size)
 
-    def _probe_extremes(self, data: Data, size: int, chance: np.random.Generator) -> None:
+    def _probe_extremes(self, kept: Values, size: int, chance: np.random.Generator) -> None:
         """Inputs, and values of computed operators, as large as the source can take, and the highest levels: numbers
         that only the compiled network's floats do not hold are wrong."""
-        feeds = self._chosen(data, size, chance)
+        feeds = self._chosen(kept, size, chance)
         for share in _EXTREMES:
             large = {name: _enlarged(array, share) for name, array in feeds.items()}
             try:
@@ -436,7 +497,7 @@ class _Run:
             if not _is_finite(reference):
                 continue
             levels, computed = self._random(reference, chance)
-            levels = {x.after: np.full_like(levels[x.after], min(x.levels, ops.MAX_LEVELS)) for x in self.found.layers}
+            levels = {x.after: np.full_like(levels[x.after], min(x.most, ops.MAX_LEVELS)) for x in self.found.layers}
             trial = self._trial(large, levels, computed, {}, {}, {}, size)
             if all(_is_finite(values) for values in (trial.given, trial.expected, trial.totals)):
                 break
@@ -448,7 +509,7 @@ class _Run:
 
     def _random(self, reference: Values, chance: np.random.Generator) -> tuple[Values, Values]:
         levels = {
-            x.after: random_levels(reference[x.after].shape, min(x.levels, ops.MAX_LEVELS), chance)
+            x.after: random_levels(reference[x.after].shape, min(x.most, ops.MAX_LEVELS), chance)
             for x in self.found.layers
         }
         computed = {n: disturbed(reference[n], chance) for x in self.found.computed for n in x.outputs}
@@ -545,7 +606,7 @@ class _Run:
         same = np.ones(trial.rows, bool)
         pairs = [(trial.levels[x.after], own[x.after]) for x in self.found.layers]
         for x in self.found.layers:
-            if trial.watched[x.after].counts is None:
+            if trial.watched[x.after].counts is None or not x.check.lossless:
                 same[:] = False
         for name in (n for x in self.found.computed for n in x.outputs):
             if reference[name].dtype.kind != "f":
@@ -585,6 +646,11 @@ class _Run:
             if problem or not excess <= 1:
                 return True
         return False
+
+
+def _as_counts(layer: Layer, levels: Array) -> Array:
+    """The compiled neuron's counts that stand for these levels, or come nearest."""
+    return levels if layer.most == layer.levels else np.rint(levels * (layer.most / layer.levels)).astype(levels.dtype)
 
 
 def _enlarged(array: Array, share: float) -> Array:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pascalc.codes import UNIT
 from pascalc.graph import Array
 from pascalc.neurons import Neuron
-from pascalc.ops import OPERATORS
-from pascalc.runtime.kernels import CLOSED_FORMS
+from pascalc.runtime.kernels import KERNELS
 from pascalc.verifier.networks import Values, encode
 from pascalc.verifier.pairing import Layer
 
@@ -28,7 +28,7 @@ class Watched:
         counts: its spike counts, behind the MaxPools that moved behind it; -1 where the values are no spikes. None
             where they are not known.
         misfired: values of its train that are not what the kernel gives for its current.
-        not_binary: values of the train behind the pools that are not those of all spikes first.
+        not_binary: values of the train behind the pools that are not those of a train of its code.
         problem: why something is not known, or an empty text.
     """
 
@@ -46,9 +46,9 @@ def watch(layer: Layer, seen: Values, fed: Mapping[str, Array]) -> Watched:
     if current is None or fired is None or train is None:
         return Watched(problem="its current and its spikes could not be measured")
     neuron = layer.compiled
-    names = {a.name for a in OPERATORS[neuron.node.op].attributes} - {"label"}
+    kernel = KERNELS[neuron.node.op]
     try:
-        right = CLOSED_FORMS[neuron.node.op](current, neuron.threshold, **{n: neuron.node.attrs[n] for n in names})
+        right = kernel.run(current, neuron.threshold, **{name: neuron.node.attrs[name] for name in kernel.attributes})
     except ValueError as error:
         return Watched(problem=f"it cannot be computed: {error}")
     if right.shape != fired.shape:
@@ -60,29 +60,36 @@ def watch(layer: Layer, seen: Values, fed: Mapping[str, Array]) -> Watched:
     counts, not_binary = counts_of(neuron, train)
     if counts is None:
         return Watched(problem=f"its train has the type {train.dtype} and the shape {list(train.shape)}")
-    steps = neuron.steps_in
-    if steps > 1:
+    steps, reads = neuron.steps_in, None if neuron.model is None else neuron.model.reads
+    if steps > 1 and reads is not None:
+        weights = reads.weights(steps).astype(current.dtype).reshape(-1, *[1] * current.ndim)
         with np.errstate(all="ignore"):
-            current = current.reshape(steps, len(current) // steps, *current.shape[1:]).sum(axis=0)
+            by_step = current.reshape(steps, len(current) // steps, *current.shape[1:])
+            current = (by_step if reads is UNIT else by_step * weights).sum(axis=0)
     return Watched(current, counts, misfired, not_binary)
 
 
 def counts_of(neuron: Neuron, train: Array) -> tuple[Array | None, int]:
-    """Spike counts from a train, and how many of its values are not those of a train of all spikes first.
+    """Counts from a train, and how many of its values are not those of a train of the neuron's code.
 
     Where values are no spikes at all the counts are -1; None where the train does not even hold the neuron's steps.
     """
     if train.dtype != neuron.threshold.dtype or train.ndim == 0:
         return None, 0
     try:
-        if neuron.spiking:
+        if neuron.model is not None:
+            code = neuron.model.code
             steps = train.reshape(neuron.steps_out, len(train) // neuron.steps_out, *train.shape[1:])
-            counts = np.count_nonzero(steps, axis=0).astype(np.int16)
+            spikes = steps != 0
+            counts = code.decode(spikes).astype(np.int16)
+            wrong = np.multiply(spikes, neuron.unit, dtype=train.dtype) != steps
+            disorder = code.disorder(spikes)
+            wrong = (wrong if disorder is None else wrong | disorder).reshape(train.shape)
         else:
             with np.errstate(all="ignore"):
                 counts = np.rint(train / neuron.unit)
-                counts = np.where((counts >= 0) & (counts <= neuron.levels), counts, -1).astype(np.int16)
-        wrong = encode(neuron, counts) != train
+                counts = np.where((counts >= 0) & (counts <= neuron.most), counts, -1).astype(np.int16)
+            wrong = encode(neuron, counts) != train
     except ValueError:  # steps or a threshold that do not fit
         return None, 0
     if wrong.shape != train.shape:
@@ -91,5 +98,5 @@ def counts_of(neuron: Neuron, train: Array) -> tuple[Array | None, int]:
         return counts, 0
     with np.errstate(invalid="ignore"):
         no_spikes = wrong & (train != 0) & (train != neuron.unit)
-    by_neuron = no_spikes.reshape(-1, *counts.shape).any(axis=0) | (counts > neuron.levels)
+    by_neuron = no_spikes.reshape(-1, *counts.shape).any(axis=0) | (counts > neuron.most)
     return np.where(by_neuron, -1, counts).astype(np.int16), int(np.count_nonzero(wrong))

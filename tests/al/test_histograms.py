@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,24 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CompileError, match="this is not a histogram file: it is no text"):
         read(tmp_path / "binary")
+
+
+@pytest.mark.parametrize("shared", [0, 1, 4])
+def test_histograms_of_another_network_are_told_as_such(shared: int) -> None:
+    layers = {f"b{index}/relu": 1 for index in range(5)}
+    given = {f"{'b' if index < shared else 'c'}{index}/relu": histogram(1, 2) for index in range(5)}
+    with pytest.raises(CompileError, match="are of another network") as caught:
+        match(given, layers, file="h.json")
+    none = [f"b{index}/relu" for index in range(shared, 5)]
+    others = [f"c{index}/relu" for index in range(shared, 5)]
+    first = [", ".join([*names[:3], *(["..."] if len(names) > 3 else [])]) for names in (none, others)]
+    assert f"{len(none)} of the 5 layers of this one have none ({first[0]})" in str(caught.value)
+    assert f"{len(none)} of them belong to no layer of it ({first[1]})" in str(caught.value)
+
+
+def test_a_layer_that_comes_twice_among_many() -> None:
+    rows = ", ".join(f'"{index}": [1, 1]' for index in range(50_000))
+    started = time.perf_counter()
+    with pytest.raises(CompileError, match="repeats the field '49999'"):
+        from_json(f'{{{rows}, "49999": [1, 1]}}')
+    assert time.perf_counter() - started < 5

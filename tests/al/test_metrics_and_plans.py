@@ -468,6 +468,15 @@ def test_what_is_not_a_plan_is_refused(text: str, message: str) -> None:
         Plan.from_json(text, file="p.json")
 
 
+@pytest.mark.parametrize("field", ["levels", "cluster", "metric"])
+def test_what_a_plan_is_given_does_not_fill_the_message(field: str) -> None:
+    deep = "[" * 900 + "]" * 900
+    for row in (deep, f'{{"name": "a", "levels": 4, "{field}": {deep}}}'.replace('"levels": 4, "levels"', '"levels"')):
+        with pytest.raises(CompileError) as caught:
+            Plan.from_json(f'{{"layers": [{row}]}}')
+        assert len(str(caught.value)) < 300
+
+
 def test_files_that_are_not_plans_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match=r"none\.json: the plan cannot be read: No such file"):
         Plan.read(tmp_path / "none.json")

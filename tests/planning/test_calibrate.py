@@ -16,7 +16,7 @@ from pascalc.al import Histogram, histograms
 from pascalc.errors import CompileError
 from pascalc.modelfile import load
 from pascalc.planning.calibrate import count_levels, measure
-from pascalc.planning.streaming import SampleStream, open_samples
+from pascalc.stream import SampleStream, open_samples
 from tests.small_networks import Builder, images, linear_network, residual_network, rows, write
 
 LEVELS = {"stem": 4, "left": 8, "join": 2, "deep": 4, "hidden": 3}
@@ -39,7 +39,7 @@ def stream(folder: Path, name: str = "data.npz", model: str = "model.onnx") -> S
 @pytest.mark.parametrize("name", ["data.npz", "packed.npz"])
 @pytest.mark.parametrize("size", [1, 7, 23, 100])
 def test_batches_are_the_samples_in_order(folder: Path, name: str, size: int) -> None:
-    parts = [(feeds["image"], part) for feeds, part in stream(folder, name).batches(size)]
+    parts = [(feeds["image"], part) for feeds, part, _ in stream(folder, name).batches(size)]
     assert np.array_equal(np.concatenate([x for x, _ in parts]), images(23))
     assert all(len(x) == part.stop - part.start for x, part in parts)
 
@@ -50,14 +50,13 @@ def test_every_so_many_samples(folder: Path, step: int, offset: int, size: int) 
     thinned = stream(folder).every(step, offset)
     expected = images(23)[offset::step]
     assert len(thinned) == len(expected)
-    assert np.array_equal(np.concatenate([feeds["image"] for feeds, _ in thinned.batches(size)]), expected)
-    assert thinned.labels is not None
-    assert thinned.labels.tolist() == list(range(offset, 23, step))
+    assert np.array_equal(np.concatenate([feeds["image"] for feeds, *_ in thinned.batches(size)]), expected)
+    assert [y for batch in thinned.batches(size) for y in batch.labels] == list(range(offset, 23, step))
 
 
 def test_thinning_twice(folder: Path) -> None:
     thinned = stream(folder).every(2, 1).every(3, 2)
-    assert np.array_equal(np.concatenate([f["image"] for f, _ in thinned.batches(4)]), images(23)[1::2][2::3])
+    assert np.array_equal(np.concatenate([f["image"] for f, *_ in thinned.batches(4)]), images(23)[1::2][2::3])
     with pytest.raises(CompileError, match="samples are too few"):
         stream(folder).every(24, 23)
 
@@ -65,7 +64,7 @@ def test_thinning_twice(folder: Path) -> None:
 def test_networks_of_a_fixed_batch_get_full_batches(tmp_path: Path) -> None:
     model = load(write(residual_network(batch=4), tmp_path / "fixed.onnx"))
     np.savez(tmp_path / "data.npz", x=images(6))
-    (_, a), (second, b) = open_samples(tmp_path / "data.npz", model).batches(64)
+    (_, a, _), (second, b, _) = open_samples(tmp_path / "data.npz", model).batches(64)
     assert (a, b) == (slice(0, 4), slice(4, 6))
     assert np.array_equal(second["image"], images(6)[[4, 5, 5, 5]])
     assert measure(tmp_path / "fixed.onnx", tmp_path / "data.npz")["stem"].samples == 6 * 6 * 36
@@ -97,10 +96,9 @@ def test_bad_calibration_data(folder: Path, tmp_path: Path, case: str) -> None:
 
 
 def test_files_that_are_no_npz(folder: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "single.npy", images(2))
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "empty.npz").write_bytes(b"")
-    for name in ("single.npy", "text.npz", "empty.npz", "missing.npz"):
+    for name in ("text.npz", "empty.npz", "missing.npz"):
         with pytest.raises(CompileError, match=f"{name}: the data cannot be read"):
             measure(folder / "model.onnx", tmp_path / name)
 

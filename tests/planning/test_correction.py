@@ -13,7 +13,7 @@ from pascalc.modelfile import load
 from pascalc.planning import correction
 from pascalc.planning.adjustable import AdjustableNetwork, Setting, effects
 from pascalc.planning.correction import METHODS, _Table, fit
-from pascalc.planning.streaming import SampleStream, open_samples
+from pascalc.stream import SampleStream, open_samples
 from tests.small_networks import images, residual_network, write
 
 
@@ -52,6 +52,10 @@ def test_the_divergence_never_grows(network: AdjustableNetwork, samples: SampleS
     _, held_out = samples.halves(correction.MOST_SAMPLES)
     plain, corrected = effects(network, held_out, [Setting(levels), found.setting])
     assert corrected.divergence <= plain.divergence
+    # what it was decided by is told
+    assert (found.samples, found.divergence["none"]) == (len(held_out), plain.divergence)
+    assert found.divergence[found.method] == corrected.divergence == min(found.divergence.values())
+    assert set(found.divergence) == {"none", *METHODS}
     assert (found.as_pass() is None) == (found.method == "none")
     assert found.setting.levels == {**network.levels, **levels}
 

@@ -18,7 +18,7 @@ from pascalc.compiler import compile_model
 from pascalc.errors import CompileError
 from pascalc.inspector import inspect
 from pascalc.planning.calibrate import measure
-from pascalc.planning.planner import plan_by_metric
+from pascalc.planning.planner import correct_levels, plan_by_metric
 from pascalc.runtime import InferenceSession
 from tests.small_networks import Builder, images, residual_network, write
 
@@ -99,7 +99,9 @@ def test_recorded_histograms_of_other_layers(folder: Path) -> None:
     model = onnx.load(folder / "bn.onnx")
     onnx.helper.set_model_props(model, {histograms.METADATA_KEY: '{"one": [1, 1, 1, 1, 1], "second": [1, 1, 1, 1, 1]}'})
     onnx.save(model, folder / "recorded.onnx")
-    with pytest.raises(CompileError, match=r"recorded.onnx: there is no histogram for this layer \(node 'first'\)"):
+    with pytest.raises(
+        CompileError, match=r"recorded.onnx: these histograms are of another network: 1 of the 2 layers"
+    ):
         plan_by_metric(folder / "recorded.onnx", 2)
 
 
@@ -149,6 +151,74 @@ def test_the_result_is_its_own_ann(folder: Path, schedule: str, correct: bool) -
     assert report["al"]["levels"] == levels(snn) == levels(ann)
 
 
+def test_what_is_corrected_says_so(folder: Path) -> None:
+    model, data, ann, snn = (folder / name for name in ("model.onnx", "data.npz", "ann.onnx", "snn.onnx"))
+    options = ["--al-clusters", 1, "--al-levels", 1, "--calib", data, "--correct"]
+    text = run("compile", model, "-o", snn, *options)
+    assert "--save-ann FILE keeps it" in text
+    method = inspect(snn).metadata["pascalc.correction"]
+    assert f"Corrected ({method})" in text
+    said = f"the file says that it was corrected ({method}): compare it with the network that `compile --save-ann`"
+    assert said in run("verify", model, snn, "--data", data, status=1)
+    assert "--save-ann" not in run("compile", model, "-o", snn, *options, "--save-ann", ann)
+    run("verify", ann, snn, "--data", data)
+    # another network than the one that it was made from, which nobody has to be sent to
+    write(residual_network(1), ann)
+    assert said in run("verify", ann, snn, status=1)
+
+
+def test_a_correction_shows_what_it_was_decided_by(folder: Path) -> None:
+    options = ["--al-clusters", 1, "--al-levels", 1, "--calib", folder / "data.npz", "--correct"]
+    found = json.loads(run("plan", folder / "model.onnx", *options, "--json", "-"))
+    decided, plan = found["correction"]["decided"], found["effect"]["plan"]
+    assert decided["samples"] == 30
+    assert min(decided["divergence"], key=decided["divergence"].get) == found["correction"]["method"]
+    text = run("plan", folder / "model.onnx", *options)
+    assert f"divergence from it {plan['divergence']:.3g}; accuracy" in text
+    assert f"divergence from it {found['correction']['divergence']:.3g}; accuracy" in text
+    told = ", ".join(f"{name} {value:.3g}" for name, value in decided["divergence"].items())
+    assert f"not of the best accuracy, on the 30 samples held out from the fit: {told}" in text
+
+
+def test_a_plan_file_says_that_it_holds_no_correction(folder: Path) -> None:
+    model, data, plan = folder / "model.onnx", folder / "data.npz", folder / "plan.json"
+    options = ["--al-clusters", 1, "--al-levels", 1, "--calib", data]
+    note = "holds the levels and not the correction, which `compile --plan` makes again"
+    text = run("plan", model, *options, "--correct", "-o", plan)
+    assert note in text
+    assert note not in run("plan", model, *options, "-o", plan)
+    assert note not in run("plan", model, *options, "--correct")
+    # as it says
+    corrected = run("compile", model, "--plan", plan, "--calib", data, "--correct", "-o", folder / "o.onnx")
+    assert [x for x in text.splitlines() if x.startswith("Corrected")] == [
+        x for x in corrected.splitlines() if x.startswith("Corrected")
+    ]
+    run("compile", model, "--plan", plan, "-o", folder / "o.onnx")
+    assert "pascalc.correction" not in inspect(folder / "o.onnx").metadata
+
+
+def test_what_is_not_corrected_does_not_say_so(folder: Path) -> None:
+    model, data, snn = folder / "model.onnx", folder / "data.npz", folder / "snn.onnx"
+    options = ["--al-clusters", 1, "--al-levels", 1, "--calib", data]
+    assert "--save-ann" not in run("compile", model, "-o", snn, *options)
+    assert "pascalc.correction" not in inspect(snn).metadata
+    assert "says that it was corrected" not in run("verify", model, snn, "--no-trust", status=1)
+    # stopped before the correction
+    stopped = run("compile", model, "-o", snn, *options, "--correct", "--stop-after", "infer-shapes")
+    assert "--save-ann" not in stopped
+    assert "pascalc.correction" not in inspect(snn).metadata
+    # a compiled file is a source like any other, and it is not corrected anew
+    run("compile", model, "-o", snn, *options, "--correct", "--schedule", "collapsed")
+    assert "pascalc.correction" in inspect(snn).metadata
+    run("compile", snn, "-o", folder / "again.onnx")
+    assert "pascalc.correction" not in inspect(folder / "again.onnx").metadata
+
+
+def test_a_correction_that_changes_nothing_is_none(folder: Path) -> None:
+    found = correct_levels(folder / "model.onnx", folder / "data.npz", {})
+    assert found.method == "none"
+
+
 @pytest.mark.parametrize(
     "options", [["--al-budget", "20%"], ["--al-steps", "2.5"], ["--al-budget", "20%", "--correct"]]
 )
@@ -163,6 +233,30 @@ def test_levels_by_sensitivity(folder: Path, options: list[str]) -> None:
         run("compile", folder / "model.onnx", *options, "--calib", data, "--json", "-", "-o", folder / "o.onnx")
     )
     assert compiled["al"]["levels"] == values["levels"] == levels(folder / "o.onnx")
+
+
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        (
+            "3.3%",
+            "each half of the data has 30 samples, of which one is more than the budget of 3.3%, so that none may "
+            "change: give 62 samples",
+        ),
+        ("0.7%", "more than the budget of 0.7%, so that none may change: give 286 samples"),
+        ("0.05%", "more than the budget of 0.05%, so that none may change: more than 2000 samples are never looked at"),
+        ("3.4%", ""),
+        ("0%", ""),
+    ],
+)
+def test_a_budget_below_one_sample(budget: str, told: str, folder: Path) -> None:
+    options = ["--al-budget", budget, "--calib", folder / "data.npz"]
+    text = run("plan", folder / "model.onnx", *options)
+    assert f"at most {budget} of the classifications change" in text
+    warnings = [line.removeprefix("Warning: ") for line in text.splitlines() if line.startswith("Warning: ")]
+    assert len(warnings) == bool(told)
+    assert all(told in warning for warning in warnings)
+    assert json.loads(run("plan", folder / "model.onnx", *options, "--json", "-"))["warnings"] == warnings
 
 
 def test_without_a_plan_nothing_is_said_of_one(folder: Path) -> None:
@@ -216,6 +310,22 @@ def test_calibration_without_a_plan(folder: Path) -> None:
     run("plan", folder / "model.onnx", status=2)
     files = ["--histograms", folder / "h.json", "--calib", folder / "data.npz"]
     assert "both given" in run("plan", folder / "model.onnx", "--al-clusters", 2, *files, status=2)
+
+
+def test_compile_takes_what_planning_gives(folder: Path) -> None:
+    model, data, out = folder / "model.onnx", folder / "data.npz", folder / "o.onnx"
+    planned = pascalc.plan_by_metric(model, 1, [1], calibration=data)
+    corrected = correct_levels(model, data, planned.levels)
+    for given in (planned, planned.plan, planned.levels):
+        pascalc.compile(model, out, levels=given, correction=corrected)
+        assert levels(out) == planned.levels == dict.fromkeys(NAMES, 1)
+        assert inspect(out).metadata["pascalc.correction"] == corrected.method
+        assert ("pascalc.plan" in inspect(out).metadata) == (not isinstance(given, dict))
+    out.unlink()
+    for wrong in ([1, 1, 1, 1, 1], "plan.json", 2):
+        with pytest.raises(CompileError, match=r"levels must be a plan.*Plan\.read"):
+            pascalc.compile(model, out, levels=wrong)
+    assert not out.exists()
 
 
 def test_a_plan_of_unknown_layers(folder: Path) -> None:

@@ -14,8 +14,8 @@ from pascalc.errors import CompileError
 from pascalc.modelfile import load
 from pascalc.planning.adjustable import AdjustableNetwork, Setting, effects
 from pascalc.planning.sensitivity import Search, candidate_levels
-from pascalc.planning.streaming import open_samples
 from pascalc.runtime import InferenceSession
+from pascalc.stream import open_samples
 from tests.small_networks import images, residual_network, write
 
 
@@ -111,7 +111,7 @@ def test_budgets_are_kept_on_both_halves(search: Search, correct: bool) -> None:
 
 
 def test_halves_share_no_sample(search: Search) -> None:
-    a, b = (next(f["image"] for f, _ in half.batches(200)) for half in (search.searched, search.held_out))
+    a, b = (next(f["image"] for f, *_ in half.batches(200)) for half in (search.searched, search.held_out))
     assert len(a) + len(b) == 120
     assert not any(np.array_equal(x, y) for x in a for y in b)
 

@@ -249,6 +249,22 @@ def test_plans_come_from_a_file_or_the_metadata(tmp_path: Path) -> None:
     assert report(tmp_path / "c.onnx").plan is None
 
 
+def test_a_plan_counts_without_the_html(tmp_path: Path) -> None:
+    source = write(linear_network(), tmp_path / "a.onnx")
+    (tmp_path / "plan.json").write_text(
+        make_plan({"act": Histogram(np.array([5, 3, 0, 0, 0, 0, 0, 0, 2]))}, 1).to_json()
+    )
+    without, given = report(source), report(source, plan=tmp_path / "plan.json")
+    assert (without.uniform_levels, given.uniform_levels) == (4, 8)
+    assert given.normalised_steps.mean > without.normalised_steps.mean
+
+
+def test_samples_are_of_data(folder: Path) -> None:
+    with pytest.raises(CompileError, match="only the first 5 samples are asked for, but there is no data"):
+        report(folder / "net.snn.onnx", limit=5)
+    assert report(folder / "net.snn.onnx", batch=5).layers == report(folder / "net.snn.onnx").layers
+
+
 def test_what_is_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(CompileError, match="cannot be read"):
         report(tmp_path / "missing.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
+import pascalc  # noqa: E402
 from pascalc.errors import CompileError  # noqa: E402
 from pascalc.train import QCFS, export, replace_relu  # noqa: E402
 from pascalc.train.qcfs import THETA_FLOOR  # noqa: E402
@@ -198,6 +200,40 @@ def test_one_qcfs_under_two_names(tmp_path: Path) -> None:
     found = initializers(onnx.load(tmp_path / "a.onnx"))
     assert found
     assert all(value.tolist() == [THETA_FLOOR] for value in found.values())
+
+
+PARTS = {"conv": lambda: nn.Conv2d(3, 4, 1), "relu": nn.ReLU, "relu6": nn.ReLU6, "qcfs": QCFS, "sigmoid": nn.Sigmoid}
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (("conv", "relu"), ["still has 1 ReLU, computed and not spiking: block.relu", "no QCFS: nothing would spike"]),
+        (("conv", "qcfs", "relu", "relu6"), ["2 ReLUs, computed and not spiking: block.relu, block.relu6"]),
+        (("conv", "sigmoid"), ["no QCFS: nothing would spike, and `pascalc compile` refuses"]),
+        (("conv", "qcfs", "sigmoid"), []),
+    ],
+)
+def test_what_does_not_spike_is_told(parts: tuple[str, ...], told: list[str], tmp_path: Path) -> None:
+    model = nn.Sequential(OrderedDict(block=nn.Sequential(OrderedDict((name, PARTS[name]()) for name in parts))))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        export(model, torch.zeros(1, 3, 4, 4), tmp_path / "a.onnx")
+    (text,) = [str(w.message) for w in caught] or [""]
+    assert bool(text) == bool(told)
+    assert all(part in text for part in told)
+    assert ("no QCFS" in text) == ("qcfs" not in parts)
+    if text:
+        assert caught[0].filename == __file__  # where the export is called
+    if "qcfs" not in parts:
+        with pytest.raises(CompileError, match="nothing would spike"):
+            pascalc.compile(tmp_path / "a.onnx")
+
+
+def test_a_functional_relu_is_told(tmp_path: Path) -> None:
+    model = nn.Sequential(OrderedDict(act=QCFS(), tail=Apply(torch.relu)))
+    with pytest.warns(UserWarning, match="1 ReLU, computed and not spiking: a function in tail"):
+        export(model, torch.ones(2, 4), tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize("training", [True, False])
