@@ -15,7 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pascalc.ops import DOMAIN, PASC_IF
 from pascalc.runtime import kernels
-from pascalc.runtime.kernels import BLOCK, Events, pasc_if, pasc_if_staged, qcfs
+from pascalc.runtime.kernels.common import BLOCK, Events
+from pascalc.runtime.kernels.pasc import pasc_if, pasc_if_staged
+from pascalc.runtime.kernels.qcfs import qcfs
 from tests.runtime.networks import adversarial_currents
 
 Array = NDArray[np.float32]

@@ -16,7 +16,7 @@ from onnx import helper
 from pascalc.errors import CompileError
 from pascalc.ops import DOMAIN
 from pascalc.runtime import Events, InferenceSession
-from pascalc.runtime.kernels import pasc_if_staged
+from pascalc.runtime.kernels.pasc import pasc_if_staged
 from tests.runtime.networks import model, one_pasc_if, one_qcfs, pasc_if, qcfs, spiking_cnn
 
 KERNELS: list[dict[str, Any]] = [{"kernels": "native"}, {"kernels": "numpy"}, {"kernels": "numpy", "staged": True}]
