@@ -60,7 +60,7 @@ def _load(data: bytes, path: Path) -> Model:
     digest = hashlib.sha256(data).hexdigest()
     del data
     limits.check_size(model, path)
-    _check_text(model, path)
+    _check_fields(model, path)
     functions.check(model, path)
     weights = _detach(model, path)
     # Parsing the skeleton anew lets go of the arena that held the weights.
@@ -454,12 +454,30 @@ def _external(tensor: onnx.TensorProto, dtype: np.dtype[np.generic], count: int,
     return np.memmap(file, dtype, "r", offset, tuple(tensor.dims))
 
 
-def _check_text(message: google.protobuf.message.Message, path: Path) -> None:
-    """Refuse names that are not UTF-8, which protobuf gives as bytes; descriptions that are not are dropped.
+#: Every element type that ONNX has.
+_ELEMENT_TYPES = frozenset(_TENSOR.DataType.values())
+
+
+def _check_fields(message: google.protobuf.message.Message, path: Path, within: str = "") -> None:
+    """Refuse names that are not UTF-8, which protobuf gives as bytes, and element types that do not exist; descriptions
+    that are not UTF-8 are dropped.
 
     Raises:
-        CompileError: a name is not.
+        CompileError: there is such a name or type; ``within`` is the tensor that the type is of.
     """
+    within = message.name if isinstance(message, onnx.ValueInfoProto | onnx.TensorProto) else within
+    kind = 0
+    if isinstance(message, onnx.TypeProto.Tensor | onnx.TypeProto.SparseTensor):
+        kind = message.elem_type
+    elif isinstance(message, onnx.TensorProto):
+        kind = message.data_type
+    if kind not in _ELEMENT_TYPES:
+        raise CompileError(
+            f"a tensor has the element type {kind}, which ONNX does not have",
+            file=path,
+            node=within,
+            hint="The file is damaged, or of an ONNX newer than this one: export or download the model again.",
+        )
     if isinstance(message, onnx.TensorProto):  # less its data, which would be copied
         fields = message.DESCRIPTOR.fields_by_name
         present = [(fields[name], getattr(message, name)) for name in ("name", "doc_string", "external_data")]
@@ -468,7 +486,7 @@ def _check_text(message: google.protobuf.message.Message, path: Path) -> None:
     for field, value in present:
         if field.type == field.TYPE_MESSAGE:
             for part in value if field.is_repeated else [value]:
-                _check_text(part, path)
+                _check_fields(part, path, within)
         elif field.type == field.TYPE_STRING:
             for text in value if field.is_repeated else [value]:
                 if isinstance(text, bytes) and field.name == "doc_string":

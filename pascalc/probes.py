@@ -132,13 +132,17 @@ def _show(graph: onnx.GraphProto, names: Sequence[str]) -> None:
     copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in outputs]
     del graph.output[:]
     graph.output.extend(copies)
-    needed, nodes = set(names), []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(_read(node))
-            nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
+    made_by = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    needed: set[int] = set()
+    waiting = list(names)
+    while waiting:  # by name: onnxruntime takes constants in any order
+        index = made_by.get(waiting.pop())
+        if index is not None and index not in needed:
+            needed.add(index)
+            waiting += _read(graph.node[index])
+    nodes = [onnx.NodeProto.FromString(graph.node[index].SerializeToString()) for index in sorted(needed)]
     del graph.node[:]
-    graph.node.extend(reversed(nodes))
+    graph.node.extend(nodes)
 
 
 def _read(node: onnx.NodeProto) -> Iterator[str]:

@@ -72,6 +72,11 @@ _MOVES = (
     *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Expand"),
     *("DepthToSpace", "SpaceToDepth"),
 )
+#: Of these, those that only say where a value goes.
+_PLACES = (
+    *("Identity", "Concat", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather"),
+    *("Expand", "DepthToSpace", "SpaceToDepth"),
+)
 _BOUNDED_BY_INPUT = ("Relu", "Clip", "Identity", "Dropout", "Neg", "Abs", "LeakyRelu")
 
 
@@ -139,8 +144,13 @@ def is_linear(node: gs.Node) -> bool:
     products that neither takes a maximum nor has a kink."""
     if is_operator(node, "Gather"):
         return is_constant(node.inputs[1])  # else it looks things up
+    if is_operator(node, "Shape", "Size"):
+        return True
     kinks = ("MaxPool", "GlobalMaxPool", "Relu", "Clip", "Abs", "LeakyRelu")
-    return is_operator(node, "Shape", "Size") or (is_sum_of_products(node) and not is_operator(node, *kinks))
+    if is_operator(node, *kinks) or not is_sum_of_products(node):
+        return False
+    # integers wrap around, and their quotients are rounded
+    return is_operator(node, *_PLACES) or all(is_float(t) for t in node.outputs if not t.is_empty())
 
 
 def is_float(tensor: gs.Tensor) -> bool:

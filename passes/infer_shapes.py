@@ -80,12 +80,13 @@ class InferShapes(Pass):
 
 
 def set_shapes(model: Model) -> None:
-    """Set the shapes of a network without changing it. A first axis that is k times the batch, as that of a train of k
-    steps, is ``"k*batch"``."""
+    """Set the types and shapes of a network without changing it. A first axis that is k times the batch, as that of a
+    train of k steps, is ``"k*batch"``."""
     shapes = _probe(_without_bodies(skeleton(model)[0]), _batched_inputs(model), model, trains=True)
     for tensor in model.graph.tensors().values():
         if not is_constant(tensor) and tensor.name in shapes:
-            tensor.shape = shapes[tensor.name][1]
+            dtype, tensor.shape = shapes[tensor.name]
+            tensor.dtype = dtype or tensor.dtype
 
 
 def _without_bodies(proto: onnx.ModelProto) -> onnx.ModelProto:

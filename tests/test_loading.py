@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from pascalc.compiler import compile_model
 from pascalc.errors import CompileError
 from pascalc.modelfile import load
+from pascalc.verifier import verify
 from tests.helpers import Array, loaded, parse, run, with_bodies
 
 node = helper.make_node
@@ -828,3 +829,38 @@ def test_names_that_are_no_text(name: str, tmp_path: Path) -> None:
     assert name.encode() in data
     loaded(model)
     refused(data.replace(name.encode(), b"\xff\xfe" + name.encode()[2:]), tmp_path, "a name in the file is not text")
+
+
+# -- types -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["input", "output", "value_info", "initializer", "inner output", "inner initializer"])
+def test_element_types_that_do_not_exist(where: str, tmp_path: Path) -> None:
+    model = parse("""<ir_version: 10, opset_import: ["": 18]>
+        network (float[N,3] x) => (float[N,3] y) <bool yes = {1}, float two = {2}, float[N,3] z> {
+          z = Mul (x, two)
+          y = If (yes) <then_branch = t () => (float[N,3] a) <float three = {3}> { a = Mul (z, three) },
+                else_branch = e () => (float[N,3] b) { b = Neg (z) }> }""")
+    loaded(model)
+    inside = where.startswith("inner ")
+    graph = model.graph.node[1].attribute[0].g if inside else model.graph
+    value = getattr(graph, where.removeprefix("inner "))[-1]
+    if isinstance(value, onnx.TensorProto):
+        value.data_type = 80
+    else:
+        value.type.tensor_type.elem_type = 80
+    refused(model, tmp_path, "the element type 80")
+
+
+def test_constants_behind_what_uses_them(tmp_path: Path) -> None:
+    """onnxruntime takes them in any order, and so must what looks into a file."""
+    model = parse("""<ir_version: 10, opset_import: ["": 18]>
+        network (float[N,3] x) => (float[N,3] y) <float[3,3] w = {1,2,3,4,5,6,7,8,9}> {
+          z = MatMul (x, w) a = Div (z, theta) b = Mul (a, levels) c = Add (b, half) d = Floor (c)
+          e = Clip (d, low, levels) f = Div (e, levels) y = Mul (f, theta)
+          half = Constant <value_float = 0.5> () low = Constant <value_float = 0.0> ()
+          levels = Constant <value_float = 4.0> () theta = Constant <value_float = 8.0> () }""")
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", x=THREE)
+    compile_model(tmp_path / "model.onnx")
+    assert verify(tmp_path / "model.onnx", tmp_path / "model.snn.onnx", tmp_path / "data.npz").equivalent

@@ -62,6 +62,19 @@ class Emitted:
             new.output[:] = [out if t == "<out>" else t for t in new.output]
         self.put_behind(name, *nodes)
 
+    def insert_before(self, name: str, index: int, *nodes: onnx.NodeProto) -> None:
+        """Put nodes before an input of the named one. They take ``<in>`` and give ``<out>``."""
+        node = self.node(name)
+        given, changed = node.input[index], f"{node.input[index]}/changed"
+        node.input[index] = changed
+        for new in nodes:
+            new.input[:] = [given if t == "<in>" else t for t in new.input]
+            new.output[:] = [changed if t == "<out>" else t for t in new.output]
+        position = [n.name for n in self.graph.node].index(name)
+        kept = [onnx.NodeProto.FromString(n.SerializeToString()) for n in self.graph.node]
+        del self.graph.node[:]
+        self.graph.node.extend([*kept[:position], *nodes, *kept[position:]])
+
     def put_behind(self, name: str, *nodes: onnx.NodeProto) -> None:
         position = [n.name for n in self.graph.node].index(name) + 1
         rest = list(self.graph.node)[position:]

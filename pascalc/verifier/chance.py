@@ -101,4 +101,4 @@ def disturbed(values: Array, rng: np.random.Generator) -> Array:
     if values.dtype.kind != "f" or not values.size:
         return values
     spread = float(np.std(values, dtype=np.float64)) or 1.0
-    return (values + rng.normal(0, spread, values.shape)).astype(values.dtype)
+    return np.asarray(values + rng.normal(0, spread, values.shape), values.dtype)

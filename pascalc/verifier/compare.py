@@ -27,7 +27,7 @@ import numpy as np
 from pascalc.errors import CompileError
 from pascalc.graph import Array
 from pascalc.verifier.networks import Values
-from pascalc.verifier.pairing import Layer, Output, Pairing
+from pascalc.verifier.pairing import Feed, Layer, Output, Pairing
 from pascalc.verifier.record import MAX_ROOTS_SHOWN, Root, Verification
 from pascalc.verifier.watch import Watched
 
@@ -102,8 +102,23 @@ class Comparison:
                 excess, problem = excess_of(expected, given, trial.total(feed.source), feed.ulps)
                 item.check.excess = max(item.check.excess, excess)
                 once(item.check.problems, problem)
+        for feed in self.pairing.pooled:
+            self._pooled(feed, trial)
         for output in self.pairing.outputs:
             self._output(output, trial)
+
+    def _pooled(self, feed: Feed, trial: Trial) -> None:
+        """What goes into a MaxPool, summed over time: where that is the source's, its maxima are, too."""
+        given, expected = trial.got(feed.compiled), trial.expects(feed.source)
+        if given is None:
+            once(self.result.problems, f"the input '{feed.compiled}' of a MaxPool could not be measured")
+            return
+        if feed.steps > 1 and given.ndim and not len(given) % feed.steps:
+            with np.errstate(all="ignore"):
+                given = given.reshape(feed.steps, len(given) // feed.steps, *given.shape[1:]).sum(axis=0)
+        excess, problem = excess_of(expected, given, trial.total(feed.source), feed.ulps)
+        problem = problem or ("" if excess <= 1 else "it has other values than the source's")
+        once(self.result.problems, problem and f"the input '{feed.compiled}' of a MaxPool: {problem}")
 
     # --- neurons ------------------------------------------------------------------------------------------------------
 

@@ -24,11 +24,11 @@ from pascalc import ops
 from pascalc.codes import UNIT
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, captured, is_constant, is_operator, is_ours, living, producer
-from pascalc.linear import LAYERS, is_batched
+from pascalc.linear import is_batched
 from pascalc.metadata import recorded_levels
 from pascalc.neurons import Neuron, before_accumulate, neurons
 from pascalc.rounding import adds, allowance, is_float, is_linear, summed_terms
-from pascalc.timing import Const, Current, Declined, decide
+from pascalc.timing import Const, Current, Declined, Train, decide, time_types
 from pascalc.verifier.record import ComputedCheck, LayerCheck, Verification
 
 
@@ -74,12 +74,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Feed:
-    """A tensor that goes into a computed operator: its names in the source and in the compiled network, and how far
-    rounding may move it."""
+    """A tensor that goes into a computed operator or a MaxPool: its names in the source and in the compiled network,
+    how far rounding may move it, and the steps of its train in the compiled network."""
 
     source: str
     compiled: str
     ulps: float
+    steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,12 @@ class Output:
 
 @dataclass
 class Pairing:
-    """The two networks side by side; ``strangers`` are operators that only the compiled one has."""
+    """The two networks side by side; ``pooled`` goes into MaxPools that did not move behind a neuron, and ``strangers``
+    are operators that only the compiled one has."""
 
     layers: list[Layer] = field(default_factory=list)
     computed: list[Computed] = field(default_factory=list)
+    pooled: list[Feed] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     requantised: dict[str, int] = field(default_factory=dict)
     strangers: set[str] = field(default_factory=set)
@@ -125,12 +128,12 @@ class Pairing:
         """All tensors of the compiled network that are compared."""
         names = [n for x in self.layers for n in (x.current, x.fired, x.train)]
         names += [n for x in self.computed for n in (*(f.compiled for f in x.inputs), *x.outputs)]
-        return [*names, *(o.name for o in self.outputs)]
+        return [*names, *(f.compiled for f in self.pooled), *(o.name for o in self.outputs)]
 
     def shown(self) -> list[str]:
         """All tensors of the source network that are compared, given what comes out of the cuts."""
         names = [n for x in self.layers for n in (x.before, x.unpooled, x.after)]
-        names += [f.source for x in self.computed for f in x.inputs]
+        names += [f.source for x in self.computed for f in x.inputs] + [f.source for f in self.pooled]
         return [*names, *(o.name for o in self.outputs)]
 
 
@@ -149,7 +152,8 @@ class _Pairs:
         self.tensors: dict[str, gs.Tensor] = emitted.graph.tensors()
         self.found = Pairing()
         self.given: set[int] = set()  # what computed operators give
-        self.pools: set[int] = set()  # those that moved behind a neuron
+        self.paired: set[int] = set()  # operators of the compiled network that stand for one of the source's
+        self.sunk: set[int] = set()  # MaxPools of the source that moved behind a neuron
         self.cuts: dict[int, int] = {}  # by the source's tensor, the steps that it arrives in
         self.memo: dict[
             int, tuple[int, int, int]
@@ -160,6 +164,7 @@ class _Pairs:
             self._layer(neuron, stand_in, recorded)
         for node in operators:
             self._computed(node)
+        self._pools()
         self._outputs()
         self._strangers()
 
@@ -218,13 +223,14 @@ class _Pairs:
             else:
                 check.problems.append(f"it has {stand_in.levels} levels, the source's has {neuron.levels}")
         unpooled = before
-        self.pools.update(id(pool) for pool in pools)
+        self.paired.update(id(pool) for pool in pools)
         for _ in pools:  # that their windows are the source's shows in the counts behind them
             own = producer(unpooled)
             if own is None or not is_operator(own, "MaxPool"):
                 check.problems.append("its spikes are pooled in another way than the source's currents")
                 unpooled = before
                 break
+            self.sunk.add(id(own))
             unpooled = own.inputs[0]
         self.found.layers.append(
             Layer(
@@ -285,6 +291,7 @@ class _Pairs:
         if twin is None:
             check.problems.append(f"the source's {node.op} is not in the compiled network")
             return
+        self.paired.add(id(twin))
         pairs: list[tuple[gs.Tensor, gs.Tensor]] = []
         names = {t.name for t in outputs}
         places = [{t.name: k for k, t in enumerate(n.outputs) if t.name in names} for n in (node, twin)]
@@ -305,7 +312,7 @@ class _Pairs:
         activations = {x.after for x in self.found.layers}
         jumping: set[int] = set()
         for node in self.known.graph.nodes:
-            makes = any(id(t) in self.given and is_float(t) for t in node.outputs)
+            makes = any(id(t) in self.given and is_float(t) for t in node.outputs) and not is_linear(node)
             if makes or any(id(t) in jumping for t in (*node.inputs, *captured(node))):
                 jumping.update(id(t) for t in node.outputs)
         for tensor in self.known.graph.outputs:
@@ -318,32 +325,38 @@ class _Pairs:
     # --- everything else ----------------------------------------------------------------------------------------------
 
     def _strangers(self) -> None:
-        """Operators of the compiled network that are neither plain nor the source's own.
+        """Operators of the compiled network that are neither plain nor paired with one of the source's.
 
         What is linear, and computes every sample by itself, is plain: random values show whatever it does. What has a
-        kink or looks at the batch may do something else where nobody looks, so that it must be the source's own.
+        kink or looks at the batch may do something else where nobody looks. So it must be one of the source's, each of
+        which stands for one, and its inputs are compared.
         """
-        known = {t.name: node for node in self.known.graph.nodes for t in node.outputs}
-        known |= {node.name: node for node in self.known.graph.nodes if node.name}
         for node in living(self.emitted):
-            if is_ours(node, *ops.OPERATORS) or id(node) in self.pools or _is_plain(node):
+            if is_ours(node, *ops.OPERATORS) or id(node) in self.paired or _is_plain(node):
                 continue
             name = node.name or node.outputs[0].name
-            namesakes = [known[n] for n in (*(t.name for t in node.outputs), node.name) if n in known]
-            twin = next((x for x in namesakes if (x.op, x.domain or "") == (node.op, node.domain or "")), None)
-            if twin is None:
-                self.result.problems.append(f"the operator '{name}' ({node.op}) is not in the source network")
-                self.found.strangers.add(node.op)
-            elif not self._is_measured(node) and not self._same_operator(twin, node, []):
-                self.result.problems.append(f"the operator '{name}' ({node.op}) is not as in the source network")
+            self.result.problems.append(f"the operator '{name}' ({node.op}) is not in the source network")
+            self.found.strangers.add(node.op)
 
-    @staticmethod
-    def _is_measured(node: gs.Node) -> bool:
-        """Whether random values show the constants of a node that is the source's: windows of pools, and weights, which
-        may have been scaled."""
-        return is_operator(
-            node, "MaxPool", "GlobalMaxPool", *LAYERS, "BatchNormalization", "Mul", "Div", "Add", "Sub", "Sum"
-        )
+    def _pools(self) -> None:
+        """MaxPools that are no neuron's, on trains or on currents, and their inputs."""
+        types = time_types(self.emitted)
+        same = {x.after: x.train for x in self.found.layers}  # by construction: nothing is left to compare
+        for pool in self.known.graph.nodes:
+            if not _is_pool(pool) or id(pool) in self.sunk:
+                continue
+            name = pool.outputs[0].name
+            twin = producer(before_accumulate(self.tensors[name])) if name in self.tensors else None
+            if twin is None or twin.op != pool.op or not is_operator(twin, pool.op):
+                continue  # what it feeds shows whether it was needed
+            self.paired.add(id(twin))
+            own, given = pool.inputs[0], twin.inputs[0]
+            if same.get(own.name) == given.name and pool.attrs == twin.attrs:
+                same[name] = twin.outputs[0].name
+                continue
+            train = types.get(id(given))
+            steps = train.steps if isinstance(train, Train) else 1
+            self.found.pooled.append(Feed(own.name, given.name, self._ulps(own), steps))
 
 
 def _is_plain(node: gs.Node) -> bool:
@@ -372,9 +385,14 @@ def is_random(operator: str) -> bool:
 def is_stretch(node: gs.Node) -> bool:
     """Whether a node is part of a stretch: its results differ by rounding alone where its inputs do, and there is
     nothing in it that values might miss. All others are cut out, and compared one by one."""
-    if is_operator(node, "MaxPool"):
-        return len(node.outputs) < 2 or not node.outputs[1].outputs  # places of maxima jump
-    return is_linear(node) or is_operator(node, "GlobalMaxPool")
+    return _is_plain(node) or _is_pool(node)
+
+
+def _is_pool(node: gs.Node) -> bool:
+    """Whether a node is a MaxPool whose places are not used: those jump."""
+    return is_operator(node, "GlobalMaxPool") or (
+        is_operator(node, "MaxPool") and (len(node.outputs) < 2 or not node.outputs[1].outputs)
+    )
 
 
 def _since(node: gs.Node, model: Model) -> int:

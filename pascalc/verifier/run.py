@@ -39,6 +39,10 @@ PROBE_BATCHES = (1, 2, 5, 16)
 #: Samples with random levels. A wrong weight behind one neuron of one level escapes a sample with a probability of at
 #: most 0.6, and all of them with 2e-6.
 PROBES = 24
+#: Samples with disturbed inputs, on which the files run as they are.
+_DISTURBED = 2
+#: Powers of two by which the largest inputs are larger than others, as shares of the largest exponent of their type.
+_EXTREMES = (0.78, 0.47, 0.23, 0.1)
 #: How far an operator may be off, in units in the last place, that gets the very same input.
 OPERATOR_ULPS = 4
 
@@ -115,6 +119,7 @@ def verify(
         del known
         run = _Run(networks, CompiledNetworks(Path(compiled), found, threads), found, result)
         run.on_data(samples, batch, progress)
+        run.on_disturbed(samples, chance)
         run.on_random_levels(samples, batch, chance, open_sizes, free_batch)
     return result
 
@@ -211,9 +216,33 @@ class _Run:
             trial = replace(trial, samples=part.stop - part.start, start=part.start, own=own)
             self.comparison.compare(trial)
             self._check_operators(feeds, trial)
-            self._compare_answers(trial, feeds, reference, own)
+            self._compare_answers(trial, feeds, reference, own, trial.samples)
             if progress is not None:
                 progress(part.stop, len(data))
+
+    def on_disturbed(self, data: Data, chance: np.random.Generator) -> None:
+        """The files as they are on inputs that no data gave, one of them negative, as no image is. Nothing of it is
+        counted."""
+        feeds = self._chosen(data, data.fixed_batch or min(_DISTURBED, len(data)), chance)
+        for array in feeds.values():
+            if array.dtype.kind == "f":
+                array[:1] = -np.abs(array[:1])
+        try:
+            reference = self._reference(feeds)
+            own = self._own_levels(reference)
+        except CompileError:
+            return  # the source takes only some inputs
+        if not self._thresholds_fit(reference):
+            return
+        seen = self._attempt(lambda: self.compiled.observed, feeds, self.result.problems)
+        if not seen:
+            return  # it is a problem already
+        watched = self._watch(seen, {})
+        levels, computed = self._given(own, reference, watched, seen)
+        trial = self._trial(feeds, levels, computed, watched, seen, {}, len(next(iter(feeds.values()))))
+        self.comparison.compare(trial)
+        self._check_operators(feeds, trial)
+        self._compare_answers(trial, feeds, reference, own, 0)
 
     def _reference(self, feeds: Values) -> Values:
         try:
@@ -257,7 +286,7 @@ class _Run:
         """What the neurons did; their trains, which are large, are let go of."""
         watched = {x.after: watch(x, seen, fed) for x in self.found.layers}
         kept = {n for x in self.found.computed for n in (*(f.compiled for f in x.inputs), *x.outputs)}
-        kept |= {o.name for o in self.found.outputs}
+        kept |= {f.compiled for f in self.found.pooled} | {o.name for o in self.found.outputs}
         for name in {n for x in self.found.layers for n in (x.current, x.fired, x.train)} - kept:
             seen.pop(name, None)
         return watched
@@ -359,6 +388,7 @@ class _Run:
         largest = max(self.result.batch_sizes, default=own)
         while self.result.probes < PROBES and not any(x.check.problems for x in self.found.layers):
             self._probe(self._chosen(data, largest, chance), chance, True)
+        self._probe_extremes(data, fixed or 1, chance)
         if any(open_sizes.values()):
             feeds = self._chosen(data, own, chance)
             other = {name: resized(array, open_sizes.get(name, ())) for name, array in feeds.items()}
@@ -392,6 +422,27 @@ class _Run:
         self.result.probes += size
         if size not in self.result.batch_sizes:
             self.result.batch_sizes.append(size)
+
+    def _probe_extremes(self, data: Data, size: int, chance: np.random.Generator) -> None:
+        """Inputs, and values of computed operators, as large as the source can take, and the highest levels: numbers
+        that only the compiled network's floats do not hold are wrong."""
+        feeds = self._chosen(data, size, chance)
+        for share in _EXTREMES:
+            large = {name: _enlarged(array, share) for name, array in feeds.items()}
+            try:
+                reference = self._reference(large)
+            except CompileError:
+                continue
+            levels, computed = self._random(reference, chance)
+            levels = {x.after: np.full_like(levels[x.after], min(x.most, ops.MAX_LEVELS)) for x in self.found.layers}
+            trial = self._trial(large, levels, computed, {}, {}, {}, size)
+            if all(_is_finite(values) for values in (trial.given, trial.expected, trial.totals)):
+                break
+        else:
+            return
+        fed = self._fed(levels, computed)
+        seen = self._cut_seen(large, fed)
+        self.comparison.compare(replace(trial, watched=self._watch(seen, fed), seen=seen, fed=fed))
 
     def _random(self, reference: Values, chance: np.random.Generator) -> tuple[Values, Values]:
         levels = {
@@ -448,13 +499,12 @@ class _Run:
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
-    def _compare_answers(self, trial: Trial, feeds: Values, reference: Values, own: Values) -> None:
-        """The two files as they are."""
+    def _compare_answers(self, trial: Trial, feeds: Values, reference: Values, own: Values, count: int) -> None:
+        """The two files as they are; so many samples count."""
         result, names = self.result, [o.name for o in self.found.outputs]
         runs = [dict(zip(names, s.run(names, feeds), strict=True)) for s in self.source.itself]
         expected, again = runs
         first = names[0]
-        count = trial.samples
         result.source_self_mismatches += _classified_differently(expected[first], again[first], count)
         try:
             real = dict(zip(names, self.compiled.itself.run(names, feeds), strict=True))
@@ -465,16 +515,19 @@ class _Run:
         result.argmax_mismatches += _classified_differently(expected[first], real[first], count)
         for name in names:
             a, b = expected[name], real[name]
-            if a.dtype.kind == "f" and a.shape == b.shape:
+            if count and a.dtype.kind == "f" and a.shape == b.shape:
                 both = np.isfinite(a) & np.isfinite(b)
                 difference = float(np.max(np.abs(a - b), where=both, initial=0))
                 result.max_abs_output_diff = max(result.max_abs_output_diff, difference)
         if not set(names) <= set(trial.seen):
             return  # it is a problem already
         wrong = self.answers.unlike(trial, real, "the file")
-        if wrong.any():
-            once(result.output_problems, self._second_look(feeds, reference, own, real, wrong, trial))
         same = self._same(trial, own, reference)
+        if wrong.any():
+            problem, looked = self._second_look(feeds, reference, own, real, wrong, trial)
+            once(result.output_problems, problem)
+            if looked is not None:
+                same = np.where(wrong, self._same(looked, own, reference), same)
         result.answers_compared += int(np.count_nonzero(same[:count]))
         theirs = [expected, again, reference]
         if not self.source.reference_is_itself and self._is_misread(trial, feeds, again):
@@ -505,16 +558,17 @@ class _Run:
 
     def _second_look(
         self, feeds: Values, reference: Values, own: Values, real: Values, wrong: Array, trial: Trial
-    ) -> str:
-        """Why outputs of the file itself do not follow from the counts observed; empty if rounding explains it."""
+    ) -> tuple[str, Trial | None]:
+        """Why outputs of the file itself do not follow from the counts observed, empty if rounding explains it; and
+        what the counts are with as little as possible observed."""
         try:
             seen = self.compiled.with_trains.run(feeds)
         except CompileError as error:
-            return f"with its trains as outputs it cannot be run: {error.message}"
+            return f"with its trains as outputs it cannot be run: {error.message}", None
         counts = {x.after: Watched(counts=counts_of(x.compiled, seen[x.train])[0]) for x in self.found.layers}
         levels, computed = self._given(own, reference, counts, seen)
         again = self._trial(feeds, levels, computed, counts, seen, {}, trial.rows)
-        return self.answers.explained(again, real, wrong)
+        return self.answers.explained(again, real, wrong), again
 
     def _is_misread(self, trial: Trial, feeds: Values, again: Values) -> bool:
         """Whether the source as it was read (functions inlined, operators of an old opset converted) gives, operator by
@@ -533,6 +587,18 @@ class _Run:
 def _as_counts(layer: Layer, levels: Array) -> Array:
     """The compiled neuron's counts that stand for these levels, or come nearest."""
     return levels if layer.most == layer.levels else np.rint(levels * (layer.most / layer.levels)).astype(levels.dtype)
+
+
+def _enlarged(array: Array, share: float) -> Array:
+    """Floats times a power of two, this share of the largest exponent."""
+    if array.dtype.kind != "f":
+        return array
+    with np.errstate(over="ignore"):
+        return np.asarray(np.ldexp(array, int(share * np.finfo(array.dtype).maxexp)))
+
+
+def _is_finite(values: Values) -> bool:
+    return all(bool(np.isfinite(a).all()) for a in values.values() if a.dtype.kind == "f")
 
 
 def _broadcasts(threshold: Array, activation: Array) -> bool:
