@@ -24,7 +24,7 @@ import click
 
 from pascalc import timing
 from pascalc.cli import main as command_line
-from pascalc.ops import DOMAIN, DOMAIN_VERSION, MIN_OPSET, OPERATORS
+from pascalc.ops import DOMAIN, DOMAIN_VERSION, MIN_OPSET, OPERATORS, Pasc
 from pascalc.passes import SCHEDULES, Pass
 
 FOLDER = Path(__file__).parent
@@ -66,7 +66,8 @@ spiking", and `--explain` gives the reason for each.
 
 `If`, `Loop` and `Scan` are treated in the same way: trains that their subgraphs use are summed first."""
 _PASSES_HEAD = """\
-The pipelines stand in [passes/\\_\\_init\\_\\_.py](../passes/__init__.py), one tuple for each schedule. The text below
+The pipelines stand in [passes/\\_\\_init\\_\\_.py](../passes/__init__.py), one function for each schedule, which takes
+the neuron model. The text below
 is the passes' own. [writing-a-pass.md](writing-a-pass.md) shows how to add one. `pascalc passes` lists them,
 `--dump-ir DIR` writes the network after each, `--stop-after PASS` ends early."""
 _ON_DEMAND_HEAD = """\
@@ -78,7 +79,7 @@ the changed network. The one for `--dynamic-batch` changes what the network take
 _NEURONS_HEAD = f"""\
 An emitted file carries the body of every operator that it uses as an ONNX function, so that a runtime that inlines
 functions runs it without any library. The definitions stand in [pascalc/ops](../pascalc/ops), the NumPy kernels of the
-neurons in [runtime/kernels.py](../runtime/kernels.py); [adding-a-neuron-model.md](adding-a-neuron-model.md) shows how
+neurons in [runtime/kernels](../runtime/kernels); [adding-a-neuron-model.md](adding-a-neuron-model.md) shows how
 to add one.
 
 Version {DOMAIN_VERSION} of the domain. Bodies are written for opset {MIN_OPSET} and later, for any rank and any float
@@ -139,7 +140,7 @@ def passes() -> str:
     """The pipelines, and every pass."""
     lines = ["# Passes", _NOTE, _PASSES_HEAD]
     known: dict[str, type[Pass]] = {}
-    for schedule, steps in SCHEDULES.items():
+    for schedule, steps in ((name, passes(Pasc())) for name, passes in SCHEDULES.items()):
         lines.append(f"## Schedule `{schedule}`")
         lines.append("\n".join(f"{i}. [{s.name()}](#{s.name()}): {s.summary()}" for i, s in enumerate(steps, 1)))
         known |= {step.name(): type(step) for step in steps}

@@ -22,7 +22,8 @@ def one_node(operator: str, dtype: Any, sample: tuple[int, ...], opset: int = 18
     inputs = list(OPERATORS[operator].inputs)
     values = [onnx.helper.make_tensor_value_info("X", kind, ["rows", *sample])]
     by_channel = [size if axis == 0 else 1 for axis, size in enumerate(sample)]
-    values += [onnx.helper.make_tensor_value_info(name, kind, by_channel) for name in inputs[1:]]
+    shapes: dict[str, Any] = {"matrix": ["a", "b"], "shares": ["t"]}
+    values += [onnx.helper.make_tensor_value_info(name, kind, shapes.get(name, by_channel)) for name in inputs[1:]]
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node(operator, inputs, ["Y"], domain=DOMAIN, **attributes)],
         "one",
@@ -34,12 +35,17 @@ def one_node(operator: str, dtype: Any, sample: tuple[int, ...], opset: int = 18
     return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=functions)
 
 
+#: What only readers of a file need: the level that an IF neuron stands for, what the rows of a matrix mean.
+UNUSED: dict[str, set[str]] = {"IF": {"levels"}, "Retime": {"steps_out", "weighting"}}
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "QCFS": {"levels": 4, "phi": 0.5, "label": "a"},
     "PascIF": {"levels": 4, "phi": 0.5, "label": "a", "steps_in": 1, "steps_out": 4},
     "Accumulate": {"steps": 3},
     "Align": {"steps_in": 1, "steps_out": 3},
     "Spread": {"steps": 3},
+    "Retime": {"steps_in": 2, "steps_out": 3, "weighting": "unit"},
+    "Bias": {"steps": 3},
+    "IF": {"levels": 4, "steps_in": 3, "steps_out": 3, "phi": 0.5, "label": "act"},
 }
 
 
@@ -52,7 +58,7 @@ def test_body_is_valid_and_uses_what_is_declared(name: str, opset: int) -> None:
     assert list(function.attribute) == [a.name for a in operator.attributes]
     used = set(re.findall(r"@(\w+)", operator.body))
     # a label is for people; a shape tells Align and Spread the rest
-    assert used == {a.name for a in operator.attributes} - {"label"}
+    assert used == {a.name for a in operator.attributes} - {"label"} - UNUSED.get(name, set())
     onnx.checker.check_model(one_node(name, np.float32, (2,), opset, **ATTRIBUTES[name]), full_check=True)
 
 
@@ -85,6 +91,26 @@ def test_time_operators(batch: int, sample: tuple[int, ...], dtype: Any) -> None
 
     (current,) = run(one_node("Spread", dtype, sample, steps=8), {"X": x})
     np.testing.assert_array_equal(current, np.concatenate([x / 8] * 8).astype(dtype), strict=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sample", SHAPES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_time_operators_of_any_weighting(batch: int, sample: tuple[int, ...], dtype: Any) -> None:
+    x = train(4, batch, sample, dtype)
+    matrix = np.asarray([[8, 4, 2, 1], [0, 0, 0, 0], [0, 1, 0, -1]], dtype)
+    retime = one_node("Retime", dtype, sample, steps_in=4, steps_out=3, weighting="")
+    (mixed,) = run(retime, {"X": x, "matrix": matrix})
+    expected = np.tensordot(matrix, x.reshape(4, batch, *sample), axes=1).reshape(3 * batch, *sample)
+    np.testing.assert_array_equal(mixed, expected, strict=True)
+
+    constant = (
+        np.arange(sample[0] if sample else 1).reshape([-1] + [1] * (len(sample) - 1) if sample else []).astype(dtype)
+    )
+    shares = np.asarray([0, 0.5, 2, -1], dtype)
+    (shifted,) = run(one_node("Bias", dtype, sample, steps=4), {"X": x, "constant": constant, "shares": shares})
+    expected = x.reshape(4, batch, *sample) + shares.reshape(-1, *[1] * (1 + len(sample))) * constant
+    np.testing.assert_array_equal(shifted, expected.reshape(x.shape), strict=True)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import pascalc
 from pascalc import observed
 from pascalc.modelfile import to_bytes
+from pascalc.ops import Pasc
 from pascalc.passes import SCHEDULES
 from tests.helpers import compiled, constant, grid_inputs, model_of, run, with_bodies
 from tests.strategies import Builder, Draw, Tensor, networks, neuron
@@ -31,7 +32,7 @@ def assert_stock(emitted: bytes, model: onnx.ModelProto) -> None:
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(networks(12) | networks(odd=True))
 def test_random_networks(schedule: str, model: onnx.ModelProto) -> None:
-    assert_stock(to_bytes(compiled(model, SCHEDULES[schedule])), model)
+    assert_stock(to_bytes(compiled(model, SCHEDULES[schedule](Pasc()))), model)
 
 
 def _pad(b: Builder, x: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ def padded_networks(draw: Draw) -> onnx.ModelProto:
 @settings(max_examples=250, deadline=None, derandomize=True)
 @given(padded_networks())
 def test_pads_in_front_of_windows(schedule: str, model: onnx.ModelProto) -> None:
-    emitted = to_bytes(compiled(model, SCHEDULES[schedule]))
+    emitted = to_bytes(compiled(model, SCHEDULES[schedule](Pasc())))
     assert_stock(emitted, model)
     feeds = grid_inputs(model)
     for wanted, got in zip(run(compiled(model, []), feeds, optimised=False), run(emitted, feeds), strict=True):
@@ -139,7 +140,7 @@ def pools_that_round_up(draw: Draw) -> onnx.ModelProto:
 @given(pools_that_round_up())
 def test_pools_that_round_up(schedule: str, model: onnx.ModelProto) -> None:
     feeds = {"x": 12 * grid_inputs(model)["x"]}  # so that an average over 1, 2, 3, ... of them is seldom rounded
-    emitted = to_bytes(compiled(model, SCHEDULES[schedule]))
+    emitted = to_bytes(compiled(model, SCHEDULES[schedule](Pasc())))
     for value in (*model.graph.input, *model.graph.output):  # or onnxruntime may find contradictions in the source
         for dim in value.type.tensor_type.shape.dim:
             dim.Clear()
@@ -164,7 +165,7 @@ def test_a_normalisation_behind_a_matmul(between: list[str], schedule: str, tmp_
     name = b.apply("BatchNormalization", [name, *parameters], epsilon=0.0)
     name = b.apply("QCFS", [name, b.const(np.float32(2))], "ai.pascalc", levels=4, phi=0.5, label="a")
     model = model_of(b.nodes, {"x": ["N", 4, 3]}, {name: ["N", *shape]}, b.constants)
-    emitted = compiled(model, SCHEDULES[schedule])
+    emitted = compiled(model, SCHEDULES[schedule](Pasc()))
     assert_stock(to_bytes(emitted), model)
     source = tmp_path / "source.onnx"
     onnx.save(model, source)

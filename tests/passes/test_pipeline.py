@@ -13,6 +13,7 @@ import pytest
 
 from pascalc import pipeline
 from pascalc.errors import CompileError
+from pascalc.ops import Pasc
 from pascalc.passes import COLLAPSED, SCHEDULES, UNROLLED
 from pascalc.passes.base import Pass
 from tests.helpers import assert_same_outputs, compiled, loaded, parse, reasons, with_output_ranks
@@ -149,7 +150,7 @@ def network(name: str) -> onnx.ModelProto:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_is_compiled_losslessly(name: str, schedule: str) -> None:
     source = network(name)
-    model = compiled(source, SCHEDULES[schedule])
+    model = compiled(source, SCHEDULES[schedule](Pasc()))
     assert_same_outputs(source, model, batch=3)
     assert_same_outputs(source, model, batch=1)
 

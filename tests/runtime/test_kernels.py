@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pascalc.ops import DOMAIN, PASC_IF
-from pascalc.runtime import kernels
+from pascalc.runtime.kernels import common, pasc
 from pascalc.runtime.kernels.common import BLOCK, Events
 from pascalc.runtime.kernels.pasc import pasc_if, pasc_if_staged
 from pascalc.runtime.kernels.qcfs import qcfs
@@ -218,7 +218,8 @@ def test_events_add_up() -> None:
 
 
 def test_blocks_cover_every_neuron_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "BLOCK", 4)
+    for module in (common, pasc):
+        monkeypatch.setattr(module, "BLOCK", 4)
     x = np.random.default_rng(4).normal(0, 1, (2 * 5, 3, 2)).astype(np.float32)
     threshold = np.float32([[1], [2], [3]])
     options: dict[str, Any] = {"levels": 2, "steps_in": 2, "steps_out": 2, "phi": 0.5}

@@ -20,6 +20,7 @@ from onnxruntime_extensions import PyCustomOpDef, _ocos, onnx_op
 from pascalc.errors import CompileError
 from pascalc.ops import PASC_IF
 from pascalc.runtime import InferenceSession, register, session_options
+from pascalc.runtime.kernels import KERNELS, Kernel
 from tests.runtime.networks import model, one_pasc_if, one_qcfs, pasc_if
 
 pasc_if_model = partial(one_pasc_if, steps_in=1)
@@ -27,15 +28,15 @@ pasc_if_model = partial(one_pasc_if, steps_in=1)
 X = np.linspace(-1, 3, 24, dtype=np.float32).reshape(12, 2)
 
 
-def replace_kernel(monkeypatch: pytest.MonkeyPatch, kernel: Callable[..., Any]) -> None:
+def replace_kernel(monkeypatch: pytest.MonkeyPatch, replacement: Callable[..., Any]) -> None:
     """Puts another kernel in the place of PascIF's."""
     register.register()
-    (number,) = (number for number, (operator, _) in register._registered.items() if operator is PASC_IF)
-    monkeypatch.setitem(register._registered, number, (PASC_IF, kernel))
+    (number,) = (number for number, kernel in register._registered.items() if kernel.operator is PASC_IF)
+    monkeypatch.setitem(register._registered, number, Kernel(PASC_IF, replacement))
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
-    def kernel(*_: Any) -> Any:
+    def kernel(*_: Any, **__: Any) -> Any:
         raise error
 
     return kernel
@@ -75,24 +76,24 @@ WRONG_RESULTS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("wrong", WRONG_RESULTS.values(), ids=WRONG_RESULTS.keys())
 def test_wrong_result_is_an_error(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Any], Any]) -> None:
-    replace_kernel(monkeypatch, lambda feeds, *_: wrong(np.zeros_like(feeds[0])))
+    replace_kernel(monkeypatch, lambda x, *_, **__: wrong(np.zeros_like(x)))
     with pytest.raises(CompileError, match=r"a kernel must return a C-contiguous float32 \[12, 2\].*node 'act'"):
         InferenceSession(one_pasc_if(), "numpy").run(None, {"X": X})
 
 
 def test_first_error_wins_and_later_kernels_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+    seen: list[int] = []
 
-    def kernel(feeds: Any, attributes: Any, record: Any) -> Any:
-        seen.append(attributes["label"])
-        raise ValueError(f"error of {attributes['label']}")
+    def kernel(*_: Any, levels: int, **__: Any) -> Any:
+        seen.append(levels)
+        raise ValueError(f"error at {levels} levels")
 
     replace_kernel(monkeypatch, kernel)
-    nodes = [pasc_if("X", "theta", "s", "first", 4, 4), pasc_if("s", "theta", "Y", "second", 4, 4)]
+    nodes = [pasc_if("X", "theta", "s", "first", 3, 4), pasc_if("s", "theta", "Y", "second", 4, 4)]
     network = model(nodes, ["Y"], {"theta": np.array(1)})
-    with pytest.raises(CompileError, match="error of first"):
+    with pytest.raises(CompileError, match=r"error at 3 levels \(node 'first'\)"):
         InferenceSession(network.SerializeToString(), "numpy").run(None, {"X": X})
-    assert seen == ["first"]
+    assert seen == [3]
 
 
 def test_error_of_the_network_after_a_kernel_error_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +151,7 @@ def test_registration_happens_once() -> None:
     session_options()
     session_options()
     assert register._registered == before
-    assert [operator.name for operator, _ in before.values()] == ["PascIF", "QCFS"]
+    assert {kernel.operator.name for kernel in before.values()} == set(KERNELS)
 
 
 def test_other_python_operators_go_on_working() -> None:
@@ -183,9 +184,9 @@ def test_the_shipped_handler_can_run_the_kernels() -> None:
 def test_kernels_run_on_the_calling_thread(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     seen: set[int] = set()
 
-    def kernel(feeds: Any, *_: Any) -> Any:
+    def kernel(x: Any, *_: Any, **__: Any) -> Any:
         seen.add(threading.get_ident())
-        return np.zeros_like(feeds[0])
+        return np.zeros_like(x)
 
     replace_kernel(monkeypatch, kernel)
     session = InferenceSession(one_pasc_if(), "numpy", threads=threads)
@@ -213,11 +214,12 @@ def test_the_process_survives_kernel_errors() -> None:
         import numpy as np
         from pascalc.errors import CompileError
         from pascalc.runtime import InferenceSession, register
+        from pascalc.runtime.kernels import KERNELS, Kernel
 
         network = {one_pasc_if()!r}
         with ThreadPoolExecutor(8) as pool:  # the first sessions of the process, all at once
             *_, session = pool.map(lambda _: InferenceSession(network, "numpy"), range(8))
-        assert len(register._registered) == 2
+        assert len(register._registered) == len(KERNELS)
         x = np.ones((12, 2), np.float32)
         good = session.run(None, {{"X": x}})[0]
         for bad in ({{"X": x[:11]}}, {{"X": x[:3]}}, {{"X": np.array(1, np.float32)}}):
@@ -225,11 +227,11 @@ def test_the_process_survives_kernel_errors() -> None:
                 session.run(None, bad)
             except CompileError as error:
                 print(error)
-        def recursion(*_):
+        def recursion(*_, **__):
             return recursion()
         kept = dict(register._registered)
-        for number, (operator, _) in kept.items():
-            register._registered[number] = operator, recursion
+        for number, kernel in kept.items():
+            register._registered[number] = Kernel(kernel.operator, recursion)
         try:
             session.run(None, {{"X": x}})
         except CompileError as error:
