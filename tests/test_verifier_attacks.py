@@ -465,6 +465,14 @@ def test_sizes_that_onnxruntime_gets_wrong(further: dict[str, Any], data: bool, 
     assert case.verify(data=data).equivalent
 
 
+def test_a_source_that_overflows_soon(tmp_path: Path) -> None:
+    """There is little that it can be tried with beside its data."""
+    b = Builder(3)
+    x = b.node("Exp", [b.node("Exp", [b.input("x", ["N", 6])], "first")], "second")
+    y = b.node("Neg", [b.qcfs(x, "act", 4, 1.5)], "tail")
+    Case(tmp_path, b.model({"y": y}, ("N", 6)), {"x": rows(30) / 4})
+
+
 @pytest.mark.parametrize("network", ["vgg", "resnet"])
 def test_a_half_point_that_only_the_file_itself_crosses(network: str, tmp_path: Path) -> None:
     """onnxruntime fuses where nobody looks, so that the file's own counts may differ from those that were observed."""

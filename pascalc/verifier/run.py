@@ -433,6 +433,8 @@ class _Run:
                 reference = self._reference(large)
             except CompileError:
                 continue
+            if not _is_finite(reference):
+                continue
             levels, computed = self._random(reference, chance)
             levels = {x.after: np.full_like(levels[x.after], min(x.most, ops.MAX_LEVELS)) for x in self.found.layers}
             trial = self._trial(large, levels, computed, {}, {}, {}, size)
