@@ -473,6 +473,18 @@ def test_a_source_that_overflows_soon(tmp_path: Path) -> None:
     Case(tmp_path, b.model({"y": y}, ("N", 6)), {"x": rows(30) / 4})
 
 
+def test_a_maxpool_behind_a_layer_with_a_threshold_folded_in(tmp_path: Path) -> None:
+    """It gets a multiple of what the source's gets."""
+    b = Builder(3)
+    first = b.qcfs(b.conv(b.input("x", ["N", 2, 8, 8]), "conv1", (2, 5)), "first", 4, 0.75)
+    pooled = b.node("GlobalMaxPool", [b.conv(first, "conv2", (5, 5))], "pool")
+    act = b.qcfs(pooled, "act", 4, b.rng.uniform(0.5, 2, (1, 5, 1, 1)))
+    y = b.conv(act, "conv3", (5, 3))
+    case = Case(tmp_path, b.model({"y": y}, ("N", 3, None, None)), {"x": images(12)[:, :, :8, :8]})
+    assert "act/threshold_2" in {t.name for t in case.emitted.graph.initializer}
+    assert case.verify(data=False).equivalent
+
+
 @pytest.mark.parametrize("network", ["vgg", "resnet"])
 def test_a_half_point_that_only_the_file_itself_crosses(network: str, tmp_path: Path) -> None:
     """onnxruntime fuses where nobody looks, so that the file's own counts may differ from those that were observed."""

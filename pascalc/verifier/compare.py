@@ -102,23 +102,26 @@ class Comparison:
                 excess, problem = excess_of(expected, given, trial.total(feed.source), feed.ulps)
                 item.check.excess = max(item.check.excess, excess)
                 once(item.check.problems, problem)
-        for feed in self.pairing.pooled:
-            self._pooled(feed, trial)
+        for feed in self.pairing.bent:
+            self._bent(feed, trial)
         for output in self.pairing.outputs:
             self._output(output, trial)
 
-    def _pooled(self, feed: Feed, trial: Trial) -> None:
-        """What goes into a MaxPool, summed over time: where that is the source's, its maxima are, too."""
+    def _bent(self, feed: Feed, trial: Trial) -> None:
+        """What goes into a MaxPool, say, summed over time: where that is the source's, its maxima are, too. So they are
+        where it is a positive multiple, channel by channel: a threshold may be folded into the layer before."""
         given, expected = trial.got(feed.compiled), trial.expects(feed.source)
         if given is None:
-            once(self.result.problems, f"the input '{feed.compiled}' of a MaxPool could not be measured")
+            once(self.result.problems, f"the tensor '{feed.compiled}' could not be measured")
             return
         if feed.steps > 1 and given.ndim and not len(given) % feed.steps:
             with np.errstate(all="ignore"):
                 given = given.reshape(feed.steps, len(given) // feed.steps, *given.shape[1:]).sum(axis=0)
+        if given.shape == expected.shape and given.dtype == expected.dtype and given.dtype.kind == "f":
+            given = given / _scale(expected, given)
         excess, problem = excess_of(expected, given, trial.total(feed.source), feed.ulps)
         problem = problem or ("" if excess <= 1 else "it has other values than the source's")
-        once(self.result.problems, problem and f"the input '{feed.compiled}' of a MaxPool: {problem}")
+        once(self.result.problems, problem and f"the tensor '{feed.compiled}': {problem}")
 
     # --- neurons ------------------------------------------------------------------------------------------------------
 
@@ -233,6 +236,16 @@ class Comparison:
         if output.origin == "computed":  # its users get what the compiled network computed; it itself is the source's
             return trial.expected[output.name], given, trial.totals.get(output.name)
         return trial.expects(output.name), given, trial.total(output.name)
+
+
+def _scale(expected: Array, given: Array) -> Array:
+    """By which positive factor one array is the other, for each index of axis 1; told by its largest value."""
+    axes = tuple(axis for axis in range(expected.ndim) if axis != 1)
+    sizes = np.where(np.isfinite(expected), np.abs(expected), 0)
+    largest = sizes == sizes.max(axis=axes, keepdims=True, initial=0)
+    with np.errstate(all="ignore"):
+        factor = np.where(largest, given / expected, 0).max(axis=axes, keepdims=True, initial=0)
+    return np.asarray(np.where(np.isfinite(factor) & (factor > 0), factor, 1), expected.dtype)
 
 
 def root_margins(

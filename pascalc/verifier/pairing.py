@@ -24,7 +24,7 @@ from pascalc import ops
 from pascalc.codes import UNIT
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, captured, is_constant, is_operator, is_ours, living, producer
-from pascalc.linear import is_batched
+from pascalc.linear import LAYERS, is_batched
 from pascalc.metadata import recorded_levels
 from pascalc.neurons import Neuron, before_accumulate, neurons
 from pascalc.rounding import adds, allowance, is_float, is_linear, summed_terms
@@ -74,8 +74,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Feed:
-    """A tensor that goes into a computed operator or a MaxPool: its names in the source and in the compiled network,
-    how far rounding may move it, and the steps of its train in the compiled network."""
+    """A tensor that goes into an operator that is computed, or not plain: its names in the source and in the compiled
+    network, how far rounding may move it, and the steps of its train in the compiled network."""
 
     source: str
     compiled: str
@@ -114,12 +114,12 @@ class Output:
 
 @dataclass
 class Pairing:
-    """The two networks side by side; ``pooled`` goes into MaxPools that did not move behind a neuron, and ``strangers``
-    are operators that only the compiled one has."""
+    """The two networks side by side; ``bent`` goes into operators of stretches that are not plain, as MaxPools that did
+    not move behind a neuron, and ``strangers`` are operators that only the compiled one has."""
 
     layers: list[Layer] = field(default_factory=list)
     computed: list[Computed] = field(default_factory=list)
-    pooled: list[Feed] = field(default_factory=list)
+    bent: list[Feed] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     requantised: dict[str, int] = field(default_factory=dict)
     strangers: set[str] = field(default_factory=set)
@@ -128,12 +128,12 @@ class Pairing:
         """All tensors of the compiled network that are compared."""
         names = [n for x in self.layers for n in (x.current, x.fired, x.train)]
         names += [n for x in self.computed for n in (*(f.compiled for f in x.inputs), *x.outputs)]
-        return [*names, *(f.compiled for f in self.pooled), *(o.name for o in self.outputs)]
+        return [*names, *(f.compiled for f in self.bent), *(o.name for o in self.outputs)]
 
     def shown(self) -> list[str]:
         """All tensors of the source network that are compared, given what comes out of the cuts."""
         names = [n for x in self.layers for n in (x.before, x.unpooled, x.after)]
-        names += [f.source for x in self.computed for f in x.inputs] + [f.source for f in self.pooled]
+        names += [f.source for x in self.computed for f in x.inputs] + [f.source for f in self.bent]
         return [*names, *(o.name for o in self.outputs)]
 
 
@@ -164,7 +164,7 @@ class _Pairs:
             self._layer(neuron, stand_in, recorded)
         for node in operators:
             self._computed(node)
-        self._pools()
+        self._bends()
         self._outputs()
         self._strangers()
 
@@ -312,7 +312,7 @@ class _Pairs:
         activations = {x.after for x in self.found.layers}
         jumping: set[int] = set()
         for node in self.known.graph.nodes:
-            makes = any(id(t) in self.given and is_float(t) for t in node.outputs) and not is_linear(node)
+            makes = any(id(t) in self.given and is_float(t) for t in node.outputs)
             if makes or any(id(t) in jumping for t in (*node.inputs, *captured(node))):
                 jumping.update(id(t) for t in node.outputs)
         for tensor in self.known.graph.outputs:
@@ -338,25 +338,37 @@ class _Pairs:
             self.result.problems.append(f"the operator '{name}' ({node.op}) is not in the source network")
             self.found.strangers.add(node.op)
 
-    def _pools(self) -> None:
-        """MaxPools that are no neuron's, on trains or on currents, and their inputs."""
+    def _bends(self) -> None:
+        """Operators in the source's stretches that are not plain: MaxPools that are no neuron's, on trains or on
+        currents, products of two tensors, what looks at the batch. Their inputs are compared."""
         types = time_types(self.emitted)
         same = {x.after: x.train for x in self.found.layers}  # by construction: nothing is left to compare
-        for pool in self.known.graph.nodes:
-            if not _is_pool(pool) or id(pool) in self.sunk:
+        for node in self.known.graph.nodes:
+            if is_ours(node, *ops.OPERATORS) or id(node) in self.sunk or not is_stretch(node) or _is_plain(node):
                 continue
-            name = pool.outputs[0].name
+            name = node.outputs[0].name
             twin = producer(before_accumulate(self.tensors[name])) if name in self.tensors else None
-            if twin is None or twin.op != pool.op or not is_operator(twin, pool.op):
+            if twin is None or not is_operator(twin, node.op) or len(twin.inputs) != len(node.inputs):
                 continue  # what it feeds shows whether it was needed
+            if not self._is_measured(node) and not self._same_operator(node, twin, []):
+                continue
             self.paired.add(id(twin))
-            own, given = pool.inputs[0], twin.inputs[0]
-            if same.get(own.name) == given.name and pool.attrs == twin.attrs:
+            if same.get(node.inputs[0].name) == twin.inputs[0].name and _is_pool(node) and node.attrs == twin.attrs:
                 same[name] = twin.outputs[0].name
                 continue
-            train = types.get(id(given))
-            steps = train.steps if isinstance(train, Train) else 1
-            self.found.pooled.append(Feed(own.name, given.name, self._ulps(own), steps))
+            for own, given in zip(node.inputs, twin.inputs, strict=True):
+                if own.is_empty() or is_constant(own):
+                    continue
+                train = types.get(id(given))
+                steps = train.steps if isinstance(train, Train) else 1
+                self.found.bent.append(Feed(own.name, given.name, self._ulps(own), steps))
+
+    @staticmethod
+    def _is_measured(node: gs.Node) -> bool:
+        """Whether random values show the constants of a node: windows of pools, and weights, which may be scaled."""
+        return is_operator(
+            node, "MaxPool", "GlobalMaxPool", *LAYERS, "BatchNormalization", "Mul", "Div", "Add", "Sub", "Sum"
+        )
 
 
 def _is_plain(node: gs.Node) -> bool:
@@ -385,7 +397,7 @@ def is_random(operator: str) -> bool:
 def is_stretch(node: gs.Node) -> bool:
     """Whether a node is part of a stretch: its results differ by rounding alone where its inputs do, and there is
     nothing in it that values might miss. All others are cut out, and compared one by one."""
-    return _is_plain(node) or _is_pool(node)
+    return is_linear(node) or _is_pool(node)
 
 
 def _is_pool(node: gs.Node) -> bool:

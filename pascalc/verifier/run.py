@@ -286,7 +286,7 @@ class _Run:
         """What the neurons did; their trains, which are large, are let go of."""
         watched = {x.after: watch(x, seen, fed) for x in self.found.layers}
         kept = {n for x in self.found.computed for n in (*(f.compiled for f in x.inputs), *x.outputs)}
-        kept |= {f.compiled for f in self.found.pooled} | {o.name for o in self.found.outputs}
+        kept |= {f.compiled for f in self.found.bent} | {o.name for o in self.found.outputs}
         for name in {n for x in self.found.layers for n in (x.current, x.fired, x.train)} - kept:
             seen.pop(name, None)
         return watched
