@@ -216,7 +216,7 @@ def test_residual_networks_of_random_weights_are_equivalent(tmp_path_factory: An
 
 
 def test_a_root_within_the_bound_is_no_difference_and_one_beyond_is() -> None:
-    layer = LayerCheck("a", 4, 4, 4, root_mismatches=3, max_root_margin=1e-7)
+    layer = LayerCheck("a", 4, 4, 4, 4, root_mismatches=3, max_root_margin=1e-7)
     result = Verification(layers=[layer])
     assert (result.equivalent, result.first_difference, result.findings()) == (True, "", [])
     layer.roots_beyond_bound = 1
