@@ -26,7 +26,7 @@ from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, captured, is_constant, is_operator, is_ours, living, producer
 from pascalc.linear import LAYERS, is_batched
 from pascalc.metadata import recorded_levels
-from pascalc.neurons import Neuron, before_accumulate, neurons
+from pascalc.neurons import Neuron, before_accumulate, is_spiking, neurons
 from pascalc.rounding import adds, allowance, is_float, is_linear, is_product, summed_terms
 from pascalc.timing import Analog, Const, Current, Declined, Held, TimeType, decide, time_types
 from pascalc.verifier.record import ComputedCheck, LayerCheck, Verification
@@ -343,7 +343,7 @@ class _Pairs:
     def _bends(self) -> None:
         """Operators in the source's stretches that are not plain: MaxPools that are no neuron's, on trains or on
         currents, products of two tensors, what looks at the batch. Their inputs are compared."""
-        types = time_types(self.emitted)
+        types = time_types(self.emitted) if is_spiking(self.emitted) else {}
         same = {x.after: x.train for x in self.found.layers}  # by construction: nothing is left to compare
         for node in self.known.graph.nodes:
             if is_ours(node, *ops.OPERATORS) or id(node) in self.sunk or not is_stretch(node) or _is_plain(node):
