@@ -124,7 +124,7 @@ def squeeze_and_excite() -> onnx.ModelProto:
 
 
 def attention(softmax: bool) -> onnx.ModelProto:
-    """Four transformer blocks of four heads on 64 tokens, each sum normalised; scores by Softmax, or by one more ReLU."""
+    """Four transformer blocks of four heads on 64 tokens, each sum normalised; scores by Softmax or a ReLU."""
     b = Builder()
     tokens, width, heads = 64, 128, 4
     split = b.constant([0, 0, heads, width // heads], np.int64)

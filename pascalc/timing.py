@@ -146,7 +146,7 @@ def decide(node: gs.Node, types: Types) -> Decision:
     """
     if not any(isinstance(t, Train) for t in types):
         if any(isinstance(t, Held) for t in types):
-            raise Declined("what it gets is held for a train, and it gets none")
+            raise Declined("what is held meets no train")
         constant = all(isinstance(t, Const) for t in types)
         return Decision(types, Const() if constant else Analog())
     info = RULES.get(node.op) if (node.domain or "") == "" else None

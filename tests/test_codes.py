@@ -200,8 +200,8 @@ def test_a_code_of_unequal_weights(network: onnx.ModelProto, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("digital")
 def test_products_of_trains_of_unequal_weights(tmp_path: Path) -> None:
-    """Attention: what is held is the same in every step, whatever the steps of the train that it is multiplied by count;
-    and what is compared is the weighted sum of that train."""
+    """Attention: what is held is the same in every step, whatever the steps of the train that it multiplies count; and
+    what is compared is the weighted sum of that train."""
     network, data = attention_network(grid=True), tokens(24, grid=True)
     source = write(network, tmp_path / "source.onnx")
     np.savez(tmp_path / "data.npz", x=data)

@@ -80,7 +80,7 @@ class Feed:
     source: str
     compiled: str
     ulps: float
-    kind: TimeType = Analog()
+    kind: TimeType
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ class _Pairs:
         if places[0] != places[1] or not self._same_operator(node, twin, pairs):
             check.problems.append(f"the compiled network has another {twin.op} in place of the source's {node.op}")
             return
-        feeds = [Feed(a.name, b.name, self._ulps(a)) for a, b in pairs]
+        feeds = [Feed(a.name, b.name, self._ulps(a), Analog()) for a, b in pairs]
         choices = [t.name for t in outputs if t.dtype is not None and not is_float(t) and is_batched(t)]
         self.found.computed.append(Computed(check, feeds, [t.name for t in outputs], choices))
 
