@@ -8,7 +8,7 @@ from pascalc.ops.model import NeuronModel
 from pascalc.ops.models import NEURON_MODELS, neuron_model, spiking_neuron
 from pascalc.ops.pasc import PASC_IF, Pasc
 from pascalc.ops.qcfs import MAX_LEVELS, QCFS
-from pascalc.ops.time import ACCUMULATE, ALIGN, BIAS, RETIME, SPREAD
+from pascalc.ops.time import ACCUMULATE, ALIGN, BIAS, HOLD, RETIME, SPREAD
 
 #: Every operator, by name.
 OPERATORS: dict[str, Operator] = {
@@ -16,7 +16,7 @@ OPERATORS: dict[str, Operator] = {
     for op in (
         QCFS,
         *(model.operator for model in NEURON_MODELS.values()),
-        *(ACCUMULATE, ALIGN, SPREAD, RETIME, BIAS),
+        *(ACCUMULATE, ALIGN, SPREAD, HOLD, RETIME, BIAS),
     )
 }
 
@@ -26,6 +26,7 @@ __all__ = [
     "BIAS",
     "DOMAIN",
     "DOMAIN_VERSION",
+    "HOLD",
     "MAX_LEVELS",
     "MIN_OPSET",
     "NEURON_MODELS",

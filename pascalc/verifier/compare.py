@@ -26,10 +26,11 @@ import numpy as np
 
 from pascalc.errors import CompileError
 from pascalc.graph import Array
+from pascalc.timing import Held, Train
 from pascalc.verifier.networks import Values
 from pascalc.verifier.pairing import Feed, Layer, Output, Pairing
 from pascalc.verifier.record import MAX_ROOTS_SHOWN, Root, Verification
-from pascalc.verifier.watch import Watched
+from pascalc.verifier.watch import Watched, weighted_sum
 
 #: A bound in levels beyond which a current says nothing of the level.
 _WIDE = 0.25
@@ -109,14 +110,21 @@ class Comparison:
 
     def _bent(self, feed: Feed, trial: Trial) -> None:
         """What goes into a MaxPool, say, summed over time: where that is the source's, its maxima are, too. So they are
-        where it is a positive multiple, channel by channel: a threshold may be folded into the layer before."""
+        where it is a positive multiple, channel by channel: a threshold may be folded into the layer before. What is
+        held for a product has to be the same in every step."""
         given, expected = trial.got(feed.compiled), trial.expects(feed.source)
         if given is None:
             once(self.result.problems, f"the tensor '{feed.compiled}' could not be measured")
             return
-        if feed.steps > 1 and given.ndim and not len(given) % feed.steps:
-            with np.errstate(all="ignore"):
-                given = given.reshape(feed.steps, len(given) // feed.steps, *given.shape[1:]).sum(axis=0)
+        steps = feed.kind.steps
+        if steps > 1 and given.ndim and not len(given) % steps:
+            by_step = given.reshape(steps, len(given) // steps, *given.shape[1:])
+            if isinstance(feed.kind, Held):
+                differs = (by_step != by_step[0]) & ~(np.isnan(by_step) & np.isnan(by_step[0]))
+                once(self.result.problems, f"the tensor '{feed.compiled}': it changes over time" * bool(differs.any()))
+                given = by_step[0]
+            elif isinstance(feed.kind, Train):
+                given = weighted_sum(by_step, feed.kind.weighting)
         if given.shape == expected.shape and given.dtype == expected.dtype and given.dtype.kind == "f":
             given = given / _scale(expected, given)
         excess, problem = excess_of(expected, given, trial.total(feed.source), feed.ulps)

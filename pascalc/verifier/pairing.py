@@ -27,8 +27,8 @@ from pascalc.graph import BATCH, Model, captured, is_constant, is_operator, is_o
 from pascalc.linear import LAYERS, is_batched
 from pascalc.metadata import recorded_levels
 from pascalc.neurons import Neuron, before_accumulate, is_spiking, neurons
-from pascalc.rounding import adds, allowance, is_float, is_linear, summed_terms
-from pascalc.timing import Const, Current, Declined, Train, decide, time_types
+from pascalc.rounding import adds, allowance, is_float, is_linear, is_product, summed_terms
+from pascalc.timing import Analog, Const, Current, Declined, Held, TimeType, decide, time_types
 from pascalc.verifier.record import ComputedCheck, LayerCheck, Verification
 
 
@@ -75,12 +75,12 @@ class Layer:
 @dataclass(frozen=True)
 class Feed:
     """A tensor that goes into an operator that is computed, or not plain: its names in the source and in the compiled
-    network, how far rounding may move it, and the steps of its train in the compiled network."""
+    network, how far rounding may move it, and what it means over time in the compiled network."""
 
     source: str
     compiled: str
     ulps: float
-    steps: int = 1
+    kind: TimeType
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,9 @@ class _Pairs:
             for given in () if node is None else node.inputs:
                 cut = self.cuts.get(id(given))
                 reached.append(self.memo[id(given)] if cut is None else (cut, 1, 0))
-            longest, terms, depth = (max(column) for column in zip(*reached, strict=True))
+            # a product of two computed tensors has the errors of both
+            both = node is not None and is_product(node)
+            longest, terms, depth = (sum(c) if both else max(c) for c in zip(*reached, strict=True))
             self.memo[id(top)] = longest, terms, depth + (node is not None and adds(node))
             waiting.pop()
         longest, terms, depth = self.memo[id(tensor)]
@@ -299,7 +301,7 @@ class _Pairs:
         if places[0] != places[1] or not self._same_operator(node, twin, pairs):
             check.problems.append(f"the compiled network has another {twin.op} in place of the source's {node.op}")
             return
-        feeds = [Feed(a.name, b.name, self._ulps(a)) for a, b in pairs]
+        feeds = [Feed(a.name, b.name, self._ulps(a), Analog()) for a, b in pairs]
         choices = [t.name for t in outputs if t.dtype is not None and not is_float(t) and is_batched(t)]
         self.found.computed.append(Computed(check, feeds, [t.name for t in outputs], choices))
 
@@ -360,9 +362,8 @@ class _Pairs:
             for own, given in zip(node.inputs, twin.inputs, strict=True):
                 if own.is_empty() or is_constant(own):
                     continue
-                train = types.get(id(given))
-                steps = train.steps if isinstance(train, Train) else 1
-                self.found.bent.append(Feed(own.name, given.name, self._ulps(own), steps))
+                kind = types.get(id(given), Analog())
+                self.found.bent.append(Feed(own.name, given.name, self._ulps(own), kind))
 
     @staticmethod
     def _is_measured(node: gs.Node) -> bool:
@@ -377,10 +378,10 @@ def _is_plain(node: gs.Node) -> bool:
     if not is_linear(node):
         return False
     try:
-        decide(node, tuple(Const() if is_constant(t) or t.is_empty() else Current(UNIT, 1) for t in node.inputs))
+        types = tuple(Const() if is_constant(t) or t.is_empty() else Current(UNIT, 1) for t in node.inputs)
+        return not any(isinstance(wanted, Held) for wanted in decide(node, types).inputs)
     except Declined:
         return False
-    return True
 
 
 def is_random(operator: str) -> bool:

@@ -17,7 +17,16 @@ from onnx import TensorProto, helper
 
 import pascalc
 from tests.helpers import session
-from tests.small_networks import Array, images, linear_network, residual_network, rows
+from tests.small_networks import (
+    Array,
+    attention_network,
+    gated_network,
+    images,
+    linear_network,
+    residual_network,
+    rows,
+    tokens,
+)
 from tests.test_graphs import CASES, Network, built
 from tests.test_quantisers import qonnx_network
 
@@ -267,6 +276,8 @@ def sources() -> list[Source]:
         Source("residual on a grid", residual_network(1, grid=True), {"image": images(SAMPLES, grid=True)}),
         Source("residual in batches of 4", residual_network(2, batch=4), {"image": images(SAMPLES)}),
         Source("linear", linear_network(), {"x": rows(SAMPLES)}),
+        Source("gates", gated_network(), {"image": images(SAMPLES)}),
+        Source("attention", attention_network(), {"x": tokens(SAMPLES)}),
         _with_data("QONNX", qonnx_network()),
     ]
     for name, make in MADE.items():
