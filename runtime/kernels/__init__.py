@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pascalc.ops import PASC_IF, QCFS, IntegrateAndFire, Operator
+from pascalc.ops import MULTI_THRESHOLD, MULTI_THRESHOLD_IF, PASC_IF, QCFS, IntegrateAndFire, Operator
 from pascalc.runtime.kernels.common import Events, FloatArray
 from pascalc.runtime.kernels.integrate_and_fire import integrate_and_fire, integrate_and_fire_counted
+from pascalc.runtime.kernels.multi_threshold import multi_threshold, multi_threshold_if, multi_threshold_if_staged
 from pascalc.runtime.kernels.pasc import pasc_if, pasc_if_staged
 from pascalc.runtime.kernels.qcfs import qcfs
 
@@ -24,7 +25,7 @@ class Kernel:
 
     Attributes:
         operator: the operator.
-        run: takes X, the threshold and, by name, the attributes save the label; gives Y.
+        run: takes the inputs and, by name, the attributes save the label; gives Y.
         staged: the same step by step, with the events inside; None where nothing happens over time.
     """
 
@@ -44,6 +45,8 @@ KERNELS: Mapping[str, Kernel] = {
     for kernel in (
         Kernel(QCFS, qcfs),
         Kernel(PASC_IF, pasc_if, pasc_if_staged),
+        Kernel(MULTI_THRESHOLD, multi_threshold),
+        Kernel(MULTI_THRESHOLD_IF, multi_threshold_if, multi_threshold_if_staged),
         Kernel(IntegrateAndFire.operator, integrate_and_fire, integrate_and_fire_counted),
     )
 }
