@@ -58,14 +58,14 @@ class Neuron:
         return self.levels if self.model is None else self.model.most(self.levels, self.steps_out)
 
     @property
-    def steps(self) -> np.ndarray[Any, np.dtype[Any]] | None:
+    def thresholds(self) -> np.ndarray[Any, np.dtype[Any]] | None:
         """The threshold of each level, ``[levels, 1, ...]``, where they are given one by one."""
         return self.parameters[0] if has_thresholds(self.node) else None
 
     @property
     def unit(self) -> np.ndarray[Any, np.dtype[Any]]:
         """The height of one spike, theta/L; theta over another number for some neuron models."""
-        if self.steps is not None:
+        if self.thresholds is not None:
             return self.parameters[1]
         return np.asarray(self.threshold / self.threshold.dtype.type(self.most))
 

@@ -34,7 +34,12 @@ class Link:
 
 
 def thresholds(
-    model: Model, chain: Sequence[Link], levels: int, height: Array, sample: tuple[int, ...], dtype: np.dtype[np.generic]
+    model: Model,
+    chain: Sequence[Link],
+    levels: int,
+    height: Array,
+    sample: tuple[int, ...],
+    dtype: np.dtype[np.generic],
 ) -> Array | None:
     """The least values that reach each level of a chain of operators.
 
@@ -85,9 +90,7 @@ def _float(place: Array, dtype: np.dtype[np.generic]) -> Array:
     return np.where(place >= 0, place, sign - place).astype(place.dtype).view(dtype)
 
 
-def _session(
-    model: Model, chain: Sequence[Link], rank: int, dtype: np.dtype[np.generic]
-) -> Callable[[Array], Array]:
+def _session(model: Model, chain: Sequence[Link], rank: int, dtype: np.dtype[np.generic]) -> Callable[[Array], Array]:
     """The chain alone, as a function of what goes into it."""
     first = last = gs.Variable(model.unique_name("steps/x"), dtype, [None] * rank)
     nodes = []

@@ -18,6 +18,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
+from pascalc.activations import is_activation, theta
 from pascalc.codes import THERMOMETER, UNIT, WEIGHTINGS, Code, Weighting
 from pascalc.graph import BATCH, Array, Model, captured, has_tensor, is_constant, is_ours
 from pascalc.linear import is_batched

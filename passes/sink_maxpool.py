@@ -1,8 +1,9 @@
 """MaxPool behind the neuron.
 
-An activation is monotone, so QCFS(max(z)) = max(QCFS(z)): a MaxPool between a linear layer and a neuron computes the same behind
-the neuron. There it works on spikes: where a train is a thermometer code (all spikes first), the maximum of trains is
-an OR of spikes in every time step. In codes of which that is not true it stays where it is, and is computed on sums.
+An activation is monotone, so QCFS(max(z)) = max(QCFS(z)): a MaxPool between a linear layer and a neuron computes the
+same behind the neuron. There it works on spikes: where a train is a thermometer code (all spikes first), the maximum of
+trains is an OR of spikes in every time step. In codes of which that is not true it stays where it is, and is computed
+on sums.
 """
 
 from __future__ import annotations

@@ -7,9 +7,7 @@ import numpy as np
 from pascalc.runtime.kernels.common import Events, FloatArray
 
 
-def multi_threshold(
-    x: FloatArray, thresholds: FloatArray, unit: FloatArray, *, levels: int, phi: float
-) -> FloatArray:
+def multi_threshold(x: FloatArray, thresholds: FloatArray, unit: FloatArray, *, levels: int, phi: float) -> FloatArray:
     """The activation: how many thresholds x has reached, times unit. NaN reaches none.
 
     Args:
@@ -83,7 +81,9 @@ def multi_threshold_if_staged(
     total = np.zeros(shape, x.dtype)
     excitatory = inhibitory = 0
 
-    def reached(number: np.ndarray[tuple[int, ...], np.dtype[np.int16]]) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    def reached(
+        number: np.ndarray[tuple[int, ...], np.dtype[np.int16]],
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         """Whether the sum has reached the threshold of this number, from 1 on."""
         rows = np.clip(number - 1, 0, levels - 1)[np.newaxis].astype(np.intp)
         tau = np.take_along_axis(np.broadcast_to(table, (levels, *shape)), rows, axis=0)[0]
@@ -118,9 +118,7 @@ def _currents(
     return x.reshape(steps_in, x.shape[0] // steps_in, *x.shape[1:])
 
 
-def _check(
-    x: FloatArray, thresholds: FloatArray, unit: FloatArray, levels: int, steps_in: int, steps_out: int
-) -> None:
+def _check(x: FloatArray, thresholds: FloatArray, unit: FloatArray, levels: int, steps_in: int, steps_out: int) -> None:
     if x.dtype not in (np.float32, np.float64) or thresholds.dtype != x.dtype or unit.dtype != x.dtype:
         types = f"{x.dtype}, {thresholds.dtype} and {unit.dtype}"
         raise ValueError(f"X, thresholds and unit must be float32, or all float64, not {types}")
