@@ -1,4 +1,4 @@
-"""The activations of a source as operators: QCFS, which is told by theta, and the form with a threshold for each level."""
+"""The activations of a source as operators: QCFS, which is told by theta, and the form with one threshold a level."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ class Neuron:
 
     Attributes:
         threshold: theta as the node has it, a scalar or one value a channel; L where it was folded into the weights.
-        parameters: the inputs of the node behind the current, as they are: theta; or a threshold for each level, and the
-            height of a level.
+        parameters: the inputs of the node behind the current, as they are: theta; or a threshold for each level, and
+            the height of a level.
         fan_in: products that a neuron's input sums; None where several layers are mixed.
     """
 

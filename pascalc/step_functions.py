@@ -110,4 +110,9 @@ def _session(model: Model, chain: Sequence[Link], rank: int, dtype: np.dtype[np.
     finally:
         for node in nodes:  # constants know who uses them
             node.inputs.clear()
-    return lambda x: session.run(None, {first.name: x})[0]
+
+    def run(x: Array) -> Array:
+        """The levels of x, which goes in twice: of an odd number of integers of four bits onnxruntime loses the last."""
+        return np.asarray(session.run(None, {first.name: np.concatenate([x, x])})[0][: len(x)])
+
+    return run

@@ -20,8 +20,8 @@ levels, where it may go the other way:
 
 So an unsigned quantiser of b bits is QCFS with L = 2^b - 1 and theta = L*scale, but for these points. It becomes a
 MultiThreshold, whose thresholds are the very floats at which the quantiser goes to the next level
-(pascalc/step_functions.py), so that it is exact there, too. A quantiser whose lowest level is below zero is not one, unless
-a Relu before it keeps its input from there.
+(pascalc/step_functions.py), so that it is exact there, too. A quantiser whose lowest level is below zero is not one,
+unless a Relu before it keeps its input from there.
 """
 
 from __future__ import annotations
@@ -723,8 +723,8 @@ def _check_steps(model: Model, node: gs.Node, name: str) -> None:
         or not all(a == 1 or a == b or not isinstance(b, int) for a, b in zip(steps.shape[2:], sizes, strict=True))
     ):
         raise CompileError(
-            f"the thresholds of {node.op} have the shape {list(steps.shape)}, which is not one row for each of {levels} "
-            "levels that broadcasts against one sample",
+            f"the thresholds of {node.op} have the shape {list(steps.shape)}, which is not one row for each of "
+            f"{levels} levels that broadcasts against one sample",
             file=model.file,
             node=name,
             hint="Give them one value a level, or one a level and channel: [L, 1, C, 1, 1] for [N, C, H, W].",

@@ -4,8 +4,8 @@
     Y = c * unit
 
 QCFS is the case of equal distances. With the thresholds themselves no arithmetic is left in the comparison, so there is
-no rounding in it either, and what a quantiser does half way between two levels is said exactly: ``>`` at one threshold is
-``>=`` at the next float. MultiThreshold is the name that FINN and QONNX have for it [Umuroglu & Jahre 2017].
+no rounding in it either, and what a quantiser does half way between two levels is said exactly: ``>`` at one threshold
+is ``>=`` at the next float. MultiThreshold is the name that FINN and QONNX have for it [Umuroglu & Jahre 2017].
 
 The spiking form sums its input steps in order, S = X[1] + ... + X[T_in], and sends s[t] = (S >= tau_t): all spikes first,
 like PascIF (pascalc/ops/pasc.py). The activation's body finds the level by bisection, in eight steps for up to 255
@@ -75,8 +75,8 @@ MULTI_THRESHOLD = Operator(
 
 MULTI_THRESHOLD_IF = Operator(
     name="MultiThresholdIF",
-    doc="PASC integrate-and-fire neuron whose thresholds are given one by one: as many spikes as thresholds were reached "
-    "by sum_t(X), all spikes first. The batch axis carries time, step by step: [steps*N, ...].",
+    doc="PASC integrate-and-fire neuron whose thresholds are given one by one: as many spikes as thresholds were "
+    "reached by sum_t(X), all spikes first. The batch axis carries time, step by step: [steps*N, ...].",
     inputs={"X": "[steps_in*N, ...], the input current of every step", "thresholds": _THRESHOLDS, "unit": _UNIT},
     outputs={"Y": "[steps_out*N, ...], the spike train: 0 or unit in every step"},
     attributes=(

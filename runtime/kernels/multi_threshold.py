@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pascalc.runtime.kernels.common import Events, FloatArray
 
@@ -81,9 +82,7 @@ def multi_threshold_if_staged(
     total = np.zeros(shape, x.dtype)
     excitatory = inhibitory = 0
 
-    def reached(
-        number: np.ndarray[tuple[int, ...], np.dtype[np.int16]],
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    def reached(number: NDArray[np.int16]) -> NDArray[np.bool_]:
         """Whether the sum has reached the threshold of this number, from 1 on."""
         rows = np.clip(number - 1, 0, levels - 1)[np.newaxis].astype(np.intp)
         tau = np.take_along_axis(np.broadcast_to(table, (levels, *shape)), rows, axis=0)[0]
