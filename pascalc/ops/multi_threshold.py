@@ -7,9 +7,9 @@ QCFS is the case of equal distances. With the thresholds themselves no arithmeti
 no rounding in it either, and what a quantiser does half way between two levels is said exactly: ``>`` at one threshold
 is ``>=`` at the next float. MultiThreshold is the name that FINN and QONNX have for it [Umuroglu & Jahre 2017].
 
-The spiking form sums its input steps in order, S = X[1] + ... + X[T_in], and sends s[t] = (S >= tau_t): all spikes first,
-like PascIF (pascalc/ops/pasc.py). The activation's body finds the level by bisection, in eight steps for up to 255
-levels; a threshold beyond the last is the last again, so that the number is cut off at L. NaN reaches no threshold.
+The spiking form sums its input steps in order, S = X[1] + ... + X[T_in], and sends s[t] = (S >= tau_t): all spikes
+first, like PascIF (pascalc/ops/pasc.py). The activation's body finds the level by bisection, in eight steps for up to
+255 levels; a threshold beyond the last is the last again, and the number is cut off at L. NaN reaches no threshold.
 """
 
 from __future__ import annotations
