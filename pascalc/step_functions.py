@@ -112,7 +112,7 @@ def _session(model: Model, chain: Sequence[Link], rank: int, dtype: np.dtype[np.
             node.inputs.clear()
 
     def run(x: Array) -> Array:
-        """The levels of x, which goes in twice: of an odd number of integers of four bits onnxruntime loses the last."""
+        """What x gives. It goes in twice: of an odd number of integers of four bits onnxruntime loses the last."""
         return np.asarray(session.run(None, {first.name: np.concatenate([x, x])})[0][: len(x)])
 
     return run

@@ -523,8 +523,9 @@ def _other_thresholds(source: Neuron, stand_in: Neuron) -> Iterator[str]:
     if stand_in.levels != source.levels or wanted.shape != given.shape:
         yield f"its thresholds have the shape {list(given.shape)}, the source's {list(wanted.shape)}"
     elif not _same_array(wanted, given):
-        level = int(np.nonzero(wanted != given)[0].min(initial=0)) + 1
-        yield f"its threshold of level {level} is not the source's"
+        levels = np.nonzero(wanted != given)[0]  # none where only the types or the signs of zeros differ
+        which = f"threshold of level {levels[0] + 1} is" if levels.size else "thresholds are"
+        yield f"its {which} not the source's"
     if not _same_array(source.unit, stand_in.unit):
         yield "the height of its spikes is not the source's"
 
