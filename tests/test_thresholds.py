@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -15,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 import pascalc
 from pascalc.activations import has_thresholds
+from pascalc.cli import main
 from pascalc.errors import CompileError
 from pascalc.ops import DOMAIN, OPERATORS
 from pascalc.passes import COLLAPSED, UNROLLED
@@ -305,6 +307,34 @@ def test_other_levels_are_those_of_qcfs(schedule: str, tmp_path: Path) -> None:
     check = pascalc.verify(source, result.output, data)
     assert check.equivalent, check.findings()
     assert check.requantised == {"first": (15, 4)}
+
+
+@pytest.mark.parametrize(
+    "options", [["--al-clusters", "2"], ["--al-budget", "1%"], ["--al-clusters", "2", "--correct"]]
+)
+def test_plans_go_on_working(options: list[str], tmp_path: Path) -> None:
+    source, data = saved(qonnx_network(), tmp_path, GRID[:20])
+    ann, output = tmp_path / "ann.onnx", tmp_path / "out.onnx"
+    files = [str(source), "-o", str(output), "--calib", str(data), "--save-ann", str(ann)]
+    result = CliRunner().invoke(main, ["compile", *files, *options])
+    assert result.exit_code == 0, result.output
+    assert pascalc.verify(ann, output, data).equivalent
+
+
+def test_margins_are_distances_from_the_threshold(tmp_path: Path) -> None:
+    """Seven shares of a bias are not exact, so that currents on a threshold may be moved across it, and no others."""
+    model = grid_network()
+    model.graph.node[2].input.append("bias")
+    model.graph.initializer.append(constant("bias", [0.25, 0.5, -0.75]))
+    source, data = saved(model, tmp_path, GRID)
+    check = pascalc.verify(source, pascalc.compile(source).output, data)
+    assert check.equivalent, check.findings()
+    first, second = check.layers
+    assert first.root_mismatches == 0
+    assert second.root_mismatches == second.half_points > 0
+    assert all(root.margin <= root.bound < 1e-4 for root in check.roots)
+    collapsed = pascalc.compile(source, schedule="collapsed").output
+    assert [x.root_mismatches for x in pascalc.verify(source, collapsed, data).layers] == [0, 0]
 
 
 def test_a_lossy_model_stands_for_the_nearest_qcfs(tmp_path: Path) -> None:

@@ -252,8 +252,7 @@ def root_margins(
     layer: Layer, trial: Trial, where: tuple[Array, ...], given: Array, wanted: Array
 ) -> tuple[Array, Array, Array]:
     """For counts that differ: how far the source's u lies from the nearest value that gives the count, the rounding
-    bound, both in levels, and whether u lies on the point between the two levels as far as floats can tell, so that the
-    two may differ by what they do there. Where each level has a threshold they do the same there."""
+    bound, both in levels, and whether u lies on the point between the two levels as far as floats can tell."""
     z, sums = trial.expects(layer.before), trial.total(layer.before)
     gain = np.broadcast_to(layer.levels / layer.threshold.astype(np.float64), z.shape)[where]
     u = z[where] * gain + layer.source.phi
@@ -264,15 +263,13 @@ def root_margins(
     steps = layer.source.thresholds
     if steps is None:
         margin = np.abs(crossed - u)
-        ulp = float(np.finfo(z.dtype).eps)
-        between = np.abs(u - np.maximum(given, wanted)) <= 2 * ulp * np.maximum(np.abs(u), 1)
-        between &= np.abs(given - wanted) == 1
+        apart = np.abs(u - np.maximum(given, wanted))
     else:
         known = np.broadcast_to(steps[:, 0], (len(steps), *z.shape[1:]))
         tau = known[(np.clip(crossed, 1, len(steps)) - 1, *where[1:])].astype(np.float64)
-        margin = np.abs(tau - z[where]) * gain
-        between = np.zeros(len(margin), bool)
-    return margin, bound, between
+        apart = margin = np.abs(tau - z[where]) * gain
+    between = apart <= 2 * float(np.finfo(z.dtype).eps) * np.maximum(np.abs(u), 1)
+    return margin, bound, between & (np.abs(given - wanted) == 1)
 
 
 def _bound(layer: Layer, total: Array, gain: Array, u: Array) -> Array:
