@@ -87,7 +87,8 @@ Version {DOMAIN_VERSION} of the domain. Bodies are written for opset {MIN_OPSET}
 type.
 
 NaN does not fire: where the currents of PascIF are NaN, its train is all zeros, and an unrolled network goes on with
-finite numbers. QCFS hands NaN on, as the source network does."""
+finite numbers. QCFS hands NaN on, as the source network does. MultiThreshold and MultiThresholdIF only compare: NaN
+reaches no threshold."""
 _NOTE = "<!-- Written by docs/generate.py (make docs). Change the code that it is made from, not this page. -->"
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
+from pascalc.activations import is_activation, theta
 from pascalc.codes import THERMOMETER, UNIT, WEIGHTINGS, Code, Weighting
 from pascalc.graph import BATCH, Array, Model, captured, has_tensor, is_constant, is_ours
 from pascalc.linear import is_batched
@@ -183,12 +184,12 @@ def own_output(node: gs.Node, data: TimeType) -> TimeType:
         length = node.attrs["steps_out"]
         weighting = WEIGHTINGS[node.attrs["weighting"]]
         return replace(data, length=length) if isinstance(data, Train) else Current(weighting, length)
-    return Analog()  # Accumulate, and QCFS, the neuron of collapsed networks
+    return Analog()  # Accumulate, and the neurons of collapsed networks
 
 
 def _spikes(model: type[ops.NeuronModel], node: gs.Node) -> Spikes:
     """The train of a neuron."""
-    threshold = node.inputs[1].values
+    threshold = theta(node)
     rank = len(node.inputs[0].shape or ())
     height: float | str = MIXED
     if threshold.size and np.all(threshold == threshold.flat[0]):
@@ -207,12 +208,12 @@ def time_types(model: Model) -> dict[int, TimeType]:
     Args:
         model: a network with explicit neurons and shapes. In an unrolled one, the first axes of trains are named.
     """
-    unrolled = any(is_ours(node, *ops.OPERATORS) and node.op != ops.QCFS.name for node in model.graph.nodes)
+    unrolled = any(is_ours(node, *ops.OPERATORS) and node.op not in ops.ACTIVATIONS for node in model.graph.nodes)
     types: dict[int, TimeType] = {id(t): Analog() for t in model.graph.inputs}
     for node in model.graph.nodes:
         given = tuple(types.get(id(t), Const()) for t in node.inputs)
         output: TimeType
-        if is_ours(node, ops.QCFS.name):
+        if is_activation(node):
             output = Analog() if unrolled else Spikes.of(THERMOMETER, node.attrs["levels"], 1.0)
         elif node.domain == ops.DOMAIN:
             output = own_output(node, given[0])

@@ -22,7 +22,11 @@ def one_node(operator: str, dtype: Any, sample: tuple[int, ...], opset: int = 18
     inputs = list(OPERATORS[operator].inputs)
     values = [onnx.helper.make_tensor_value_info("X", kind, ["rows", *sample])]
     by_channel = [size if axis == 0 else 1 for axis, size in enumerate(sample)]
-    shapes: dict[str, Any] = {"matrix": ["a", "b"], "shares": ["t"]}
+    shapes: dict[str, Any] = {
+        "matrix": ["a", "b"],
+        "shares": ["t"],
+        "thresholds": [attributes.get("levels", 1), 1, *by_channel],
+    }
     values += [onnx.helper.make_tensor_value_info(name, kind, shapes.get(name, by_channel)) for name in inputs[1:]]
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node(operator, inputs, ["Y"], domain=DOMAIN, **attributes)],
@@ -36,10 +40,17 @@ def one_node(operator: str, dtype: Any, sample: tuple[int, ...], opset: int = 18
 
 
 #: What only readers of a file need: the level that an IF neuron stands for, what the rows of a matrix mean.
-UNUSED: dict[str, set[str]] = {"IF": {"levels"}, "Retime": {"steps_out", "weighting"}}
+UNUSED: dict[str, set[str]] = {
+    "IF": {"levels"},
+    "Retime": {"steps_out", "weighting"},
+    "MultiThreshold": {"phi"},
+    "MultiThresholdIF": {"levels", "steps_out", "phi"},
+}
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "QCFS": {"levels": 4, "phi": 0.5, "label": "a"},
     "PascIF": {"levels": 4, "phi": 0.5, "label": "a", "steps_in": 1, "steps_out": 4},
+    "MultiThreshold": {"levels": 4, "phi": 0.5, "label": "a"},
+    "MultiThresholdIF": {"levels": 4, "phi": 0.5, "label": "a", "steps_in": 1, "steps_out": 4},
     "Accumulate": {"steps": 3},
     "Align": {"steps_in": 1, "steps_out": 3},
     "Spread": {"steps": 3},

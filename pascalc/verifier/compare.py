@@ -267,9 +267,16 @@ def root_margins(
     total = np.broadcast_to(0 if sums is None else sums, z.shape)[where]
     bound = _bound(layer, total, gain, u)
     # how far u lies from where the given count begins: from below, or from above
-    margin = np.abs(np.where(given > wanted, given - u, u - (given + 1)))
-    ulp = float(np.finfo(z.dtype).eps)
-    between = np.abs(u - np.maximum(given, wanted)) <= 2 * ulp * np.maximum(np.abs(u), 1)
+    crossed = np.where(given > wanted, given, given + 1)
+    steps = layer.source.thresholds
+    if steps is None:
+        margin = np.abs(crossed - u)
+        apart = np.abs(u - np.maximum(given, wanted))
+    else:
+        known = np.broadcast_to(steps[:, 0], (len(steps), *z.shape[1:]))
+        tau = known[(np.clip(crossed, 1, len(steps)) - 1, *where[1:])].astype(np.float64)
+        apart = margin = np.abs(tau - z[where]) * gain
+    between = apart <= 2 * float(np.finfo(z.dtype).eps) * np.maximum(np.abs(u), 1)
     return margin, bound, between & (np.abs(given - wanted) == 1)
 
 
@@ -322,7 +329,7 @@ def _check_told(expected: Array, total: Array | None, ulps: float, name: str) ->
 def levels_of(layer: Layer, activation: Array) -> tuple[Array, bool]:
     """The levels that the source's activations stand for, and whether they are multiples of theta/L."""
     with np.errstate(all="ignore"):
-        levels = activation / (layer.threshold / layer.levels).astype(activation.dtype)
+        levels = activation / layer.unit(layer.levels).astype(activation.dtype)
         nearest = np.rint(levels)
         fine = bool(np.all(np.abs(levels - nearest) <= 1e-3))
         return np.asarray(np.nan_to_num(nearest, copy=False, nan=-1, posinf=-1, neginf=-1), np.int16), fine
@@ -330,8 +337,7 @@ def levels_of(layer: Layer, activation: Array) -> tuple[Array, bool]:
 
 def activation_of(layer: Layer, counts: Array) -> Array:
     """The source's activation for these counts of the compiled neuron: count * (theta/L) where it is lossless."""
-    kind = layer.threshold.dtype
-    return np.asarray(counts.astype(kind) * (layer.threshold / kind.type(layer.most)))
+    return np.asarray(counts.astype(layer.threshold.dtype) * layer.unit(layer.most))
 
 
 def _difference(layer: Layer, counts: Array, levels: Array) -> Array:

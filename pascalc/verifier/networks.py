@@ -20,8 +20,9 @@ from pascalc import ops, pipeline
 from pascalc.files import read_bytes
 from pascalc.graph import Array, Model, is_ours
 from pascalc.modelfile import load, to_bytes
-from pascalc.neurons import Neuron, neurons
+from pascalc.neurons import Neuron
 from pascalc.passes import ANALYSIS
+from pascalc.passes.annotate_al import AnnotateAl
 from pascalc.probes import Kind, Probed, main_tensors
 from pascalc.rounding import AbsoluteProducts
 from pascalc.runtime import InferenceSession
@@ -34,8 +35,7 @@ def analysed(path: Path, levels: Mapping[str, int] | None = None) -> Model:
     """The source with its activations as operators; at other levels where they are given."""
     model = load(path)
     pipeline.run(model, ANALYSIS)
-    for neuron in neurons(model):
-        neuron.node.attrs["levels"] = (levels or {}).get(neuron.name, neuron.levels)
+    AnnotateAl(levels or {}).run(model)
     return model
 
 

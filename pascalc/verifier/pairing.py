@@ -13,7 +13,7 @@ The first is settled here, by structure; the second is measured (pascalc/verifie
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
+from pascalc.activations import to_qcfs
 from pascalc.codes import UNIT
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, captured, is_constant, is_operator, is_ours, living, producer
@@ -70,6 +71,12 @@ class Layer:
     def most(self) -> int:
         """The count of the compiled neuron that stands for theta; L where it is lossless."""
         return self.compiled.most
+
+    def unit(self, most: int) -> Any:
+        """The height of a level of the source where so many stand for theta."""
+        if most == self.source.levels:
+            return self.source.unit
+        return np.asarray(self.threshold / self.threshold.dtype.type(most))
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,10 @@ class _Pairs:
         return paired
 
     def _layer(self, neuron: Neuron, stand_in: Neuron, recorded: Mapping[str, Any]) -> None:
+        requantised = stand_in.levels != neuron.levels and recorded.get(neuron.name) == stand_in.levels
+        if requantised and neuron.thresholds is not None:  # at other levels it is the QCFS that comes nearest
+            to_qcfs(self.known, neuron.node)
+            neuron = replace(neuron, parameters=(neuron.threshold,))
         before, after = neuron.node.inputs[0], neuron.node.outputs[0]
         model = stand_in.model
         lossless = model is None or model.lossless
@@ -218,7 +229,7 @@ class _Pairs:
         if claimed != stand_in.levels:
             check.problems.append(f"it has {stand_in.levels} levels, and the file says that it has {claimed}")
         if stand_in.levels != neuron.levels:
-            if recorded.get(neuron.name) == stand_in.levels and 1 <= stand_in.levels <= ops.MAX_LEVELS:
+            if requantised:
                 self.result.requantised[neuron.name] = (neuron.levels, stand_in.levels)
                 self.found.requantised[neuron.name] = stand_in.levels
             else:
@@ -488,16 +499,37 @@ def _mismatches(source: Neuron, stand_in: Neuron) -> Iterator[str]:
     """What is wrong with a neuron, whatever the data."""
     model = stand_in.model
     start = source.phi if model is None else model.start(source.phi)
-    if np.float32(stand_in.phi) != np.float32(start):
+    if stand_in.thresholds is None and np.float32(stand_in.phi) != np.float32(start):
         yield f"its membrane starts at {stand_in.phi:g} of a spike, not at {start:g}"
     misfit = "" if model is None else model.misfit(stand_in.levels, stand_in.steps_in, stand_in.steps_out)
     if misfit:
         yield misfit
+    if model is None or model.threshold_form is not None:
+        yield from _other_thresholds(source, stand_in)
     if stand_in.threshold.dtype != source.threshold.dtype:
         yield f"it computes in {stand_in.threshold.dtype}, the source in {source.threshold.dtype}"
     for neuron, whose in ((source, "the source's"), (stand_in, "its")):
         if not neuron.in_range:
             yield f"{whose} threshold is not a positive number whose theta/L and L/theta are numbers, too"
+
+
+def _other_thresholds(source: Neuron, stand_in: Neuron) -> Iterator[str]:
+    """What differs between the thresholds of neurons that have one for each level. They are compared bit for bit: one
+    that is wrong by a single float shows in no run that does not hit it."""
+    wanted, given = source.thresholds, stand_in.thresholds
+    if wanted is None or given is None:
+        if wanted is not given:
+            has, other = ("the source's", "it has") if given is None else ("its", "the source's has")
+            yield f"{has} thresholds are given one by one, and {other} one theta for all levels"
+        return
+    if stand_in.levels != source.levels or wanted.shape != given.shape:
+        yield f"its thresholds have the shape {list(given.shape)}, the source's {list(wanted.shape)}"
+    elif not _same_array(wanted, given):
+        levels = np.nonzero(wanted != given)[0]  # none where only the types or the signs of zeros differ
+        which = f"threshold of level {levels[0] + 1} is" if levels.size else "thresholds are"
+        yield f"its {which} not the source's"
+    if not _same_array(source.unit, stand_in.unit):
+        yield "the height of its spikes is not the source's"
 
 
 def _fits(threshold: Any, tensor: gs.Tensor) -> bool:

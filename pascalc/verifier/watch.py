@@ -48,7 +48,7 @@ def watch(layer: Layer, seen: Values, fed: Mapping[str, Array]) -> Watched:
     neuron = layer.compiled
     kernel = KERNELS[neuron.node.op]
     try:
-        right = kernel.run(current, neuron.threshold, **{name: neuron.node.attrs[name] for name in kernel.attributes})
+        right = kernel.run(current, *neuron.parameters, **{name: neuron.node.attrs[name] for name in kernel.attributes})
     except ValueError as error:
         return Watched(problem=f"it cannot be computed: {error}")
     if right.shape != fired.shape:

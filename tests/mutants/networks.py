@@ -33,6 +33,8 @@ from tests.test_quantisers import qonnx_network
 EXAMPLES = Path(__file__).parents[2] / "examples" / "fashion-mnist"
 SCHEDULES = ("unrolled", "collapsed")
 SAMPLES = 20
+#: The operators that are neurons.
+NEURONS = ("PascIF", "QCFS", "MultiThresholdIF", "MultiThreshold")
 #: Enough for a short run: one of each sort.
 QUICK = frozenset(
     (
