@@ -23,6 +23,7 @@ from pascalc.modelfile import load, to_bytes
 from pascalc.neurons import Neuron
 from pascalc.passes import ANALYSIS
 from pascalc.passes.annotate_al import AnnotateAl
+from pascalc.passes.avoid_fusions import AvoidFusions
 from pascalc.probes import Kind, Probed, main_tensors
 from pascalc.rounding import AbsoluteProducts
 from pascalc.runtime import InferenceSession
@@ -36,6 +37,7 @@ def analysed(path: Path, levels: Mapping[str, int] | None = None) -> Model:
     model = load(path)
     pipeline.run(model, ANALYSIS)
     AnnotateAl(levels or {}).run(model)
+    AvoidFusions().run(model)  # pools whose sizes onnxruntime infers wrongly would contradict their shapes
     return model
 
 
@@ -139,6 +141,7 @@ class SourceNetworks:
         """Take the kinds of what is fed from a run of the reference."""
         self._kinds = {name: Kind.of(values[name]) for name in self._cuts}
         if self._known is not None:
+            AvoidFusions().run(self._known)
             self.bounds = AbsoluteProducts(self._known, self._kinds, self.pairing.shown(), self.threads)
             self._known = None
 
