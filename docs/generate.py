@@ -37,7 +37,8 @@ What each standard operator does to a train, from the rule table in [timing.py](
 are explained in [architecture.md](architecture.md); [adding-an-operator-rule.md](adding-an-operator-rule.md) shows how
 to add a row.
 
-- *linear*: a train in, a current out; additive constants are divided by the number of steps T.
+- *linear*: a train in, a current out; additive constants are divided by the number of steps T. Of two computed tensors
+  that are multiplied, one stays a train and the other is held: a `Hold` repeats it, summed over time, in every step.
 - *per-step monotone*: computed in every step on spikes, which is exact because their train is a thermometer code.
 - *join*: trains of unequal length are aligned to the longest by steps of zeros.
 - *shape*: the type of the data input is kept.
@@ -53,7 +54,7 @@ constants, and analog tensors stay analog.
 
 ## Every other operator
 
-`Softmax`, `Sigmoid`, `LayerNormalization`, a product of two trains, an operator of another domain, and anything else
+`Softmax`, `Sigmoid`, `LayerNormalization`, a quotient of two trains, an operator of another domain, and anything else
 without a row above is computed, not spiking:
 
 1. an `Accumulate` sums each train among its inputs over time, which gives the source's tensor;
@@ -86,7 +87,8 @@ Version {DOMAIN_VERSION} of the domain. Bodies are written for opset {MIN_OPSET}
 type.
 
 NaN does not fire: where the currents of PascIF are NaN, its train is all zeros, and an unrolled network goes on with
-finite numbers. QCFS hands NaN on, as the source network does."""
+finite numbers. QCFS hands NaN on, as the source network does. MultiThreshold and MultiThresholdIF only compare: NaN
+reaches no threshold."""
 _NOTE = "<!-- Written by docs/generate.py (make docs). Change the code that it is made from, not this page. -->"
 
 

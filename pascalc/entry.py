@@ -22,7 +22,8 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
         CompileError: one of them is none; raised by the function that is returned.
     """
     signature = inspect.signature(function)
-    paths = {name: str(p.annotation) for name, p in signature.parameters.items() if "Path" in str(p.annotation)}
+    annotations = {name: str(p.annotation) for name, p in signature.parameters.items()}
+    paths = {name: text for name, text in annotations.items() if "Path" in text or text == "Network"}
 
     @wraps(function)
     def entered(*args: Any, **kwargs: Any) -> Any:

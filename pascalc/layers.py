@@ -10,6 +10,7 @@ of 1. Additions that join branches are counted neither in the source network nor
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -25,7 +26,7 @@ from pascalc.graph import Model, is_constant, is_ours, producer
 from pascalc.linear import fan_in, is_layer, macs, product_macs
 from pascalc.neurons import Neuron, is_neuron, neurons
 from pascalc.ops import NeuronModel, Pasc
-from pascalc.timing import Analog, Const, Spikes, TimeType, Train, time_types
+from pascalc.timing import Analog, Const, Declined, Spikes, TimeType, Train, decide, time_types
 
 Types = Mapping[int, TimeType]
 
@@ -193,15 +194,19 @@ def _is_product(node: gs.Node) -> bool:
     return is_layer(node) or product_macs(node) != 0
 
 
-def _data(node: gs.Node) -> gs.Tensor:
-    """What the operator reads: the first of its inputs that is computed."""
-    return next(t for t in node.inputs if not is_constant(t))
+def _data(node: gs.Node, types: Types) -> gs.Tensor:
+    """What the operator reads: of its inputs the first that stays a train, else the first that is computed."""
+    given = tuple(types.get(id(t), Const()) for t in node.inputs)
+    with suppress(Declined):
+        given = decide(node, given).inputs
+    computed = [(t, kind) for t, kind in zip(node.inputs, given, strict=True) if not is_constant(t)]
+    return next((t for t, kind in computed if isinstance(kind, Train)), computed[0][0])
 
 
 def _reads(node: gs.Node, types: Types) -> Reads:
     """What the operator reads; where it gives no train, it is computed on the sum over time."""
     works = isinstance(types.get(id(node.outputs[0])), Train)
-    return Reads.of(types.get(id(_data(node)), Const()) if works else Analog())
+    return Reads.of(types.get(id(_data(node, types)), Const()) if works else Analog())
 
 
 def _fan_in(node: gs.Node) -> int:
@@ -236,7 +241,7 @@ def _sources(tensor: gs.Tensor) -> tuple[str, ...]:
     stack = [tensor]
     while stack:
         node = producer(stack.pop())
-        if node is None or id(node) in seen or is_ours(node, ops.ACCUMULATE.name, ops.SPREAD.name):
+        if node is None or id(node) in seen or is_ours(node, ops.ACCUMULATE.name, ops.SPREAD.name, ops.HOLD.name):
             continue
         seen.add(id(node))
         if is_neuron(node):
@@ -250,7 +255,7 @@ def _row(model: Model, node: gs.Node, own: Neuron | None, fed: Neuron | None, ty
     count = macs(node) if is_layer(node) else product_macs(node)
     if count is None:
         raise CompileError("the shapes of this layer are not known", file=model.file, node=node.name, hint=_SHAPES)
-    source, reads = _data(node), _reads(node, types)
+    source, reads = _data(node, types), _reads(node, types)
     return LayerNode(
         name=_name(node),
         node=node,
@@ -269,7 +274,7 @@ def _row(model: Model, node: gs.Node, own: Neuron | None, fed: Neuron | None, ty
 
 
 def _alone(model: Model, neuron: Neuron, layer: gs.Node | None, types: Types) -> LayerNode:
-    source = neuron.node.inputs[0] if layer is None else _data(layer)
+    source = neuron.node.inputs[0] if layer is None else _data(layer, types)
     reads = Reads.of(types.get(id(source), Const())) if layer is None else _reads(layer, types)
     return LayerNode(
         name=neuron.name,

@@ -240,14 +240,8 @@ def _external_locations(path: Path) -> set[str]:
 
 
 def to_bytes(model: Model) -> bytes:
-    """The model as the bytes of an ONNX file to be run, for models below 2 GiB.
-
-    Shapes inside are left out: onnxruntime infers its own, wrong ones behind some pools, and refuses a file whose
-    shapes contradict these.
-    """
+    """The model as the bytes of an ONNX file, for models below 2 GiB."""
     proto, weights = skeleton(model)
-    for value in proto.graph.value_info:
-        value.type.tensor_type.ClearField("shape")
     return b"".join(_stream(proto, weights))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from pascalc import ops, pipeline
+from pascalc.activations import has_thresholds, is_activation, theta
 from pascalc.errors import CompileError
 from pascalc.graph import Model, has_tensor, is_constant, is_ours, producer
 from pascalc.linear import fan_in, nearest_layer
@@ -16,8 +17,8 @@ from pascalc.passes import ANALYSIS
 
 
 def is_neuron(node: gs.Node) -> bool:
-    """Whether the node is a spiking neuron, or the QCFS of a collapsed network."""
-    return node.domain == ops.DOMAIN and (node.op == ops.QCFS.name or ops.spiking_neuron(node.op) is not None)
+    """Whether the node is a spiking neuron, or the activation of a collapsed network."""
+    return node.domain == ops.DOMAIN and (is_activation(node) or ops.spiking_neuron(node.op) is not None)
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Neuron:
 
     Attributes:
         threshold: theta as the node has it, a scalar or one value a channel; L where it was folded into the weights.
+        parameters: the inputs of the node behind the current, as they are: theta; or a threshold for each level, and
+            the height of a level.
         fan_in: products that a neuron's input sums; None where several layers are mixed.
     """
 
@@ -34,6 +37,7 @@ class Neuron:
     levels: int
     phi: float
     threshold: np.ndarray[Any, np.dtype[Any]]
+    parameters: tuple[np.ndarray[Any, np.dtype[Any]], ...]
     steps_in: int
     steps_out: int
     fan_in: int | None
@@ -45,7 +49,7 @@ class Neuron:
 
     @property
     def model(self) -> type[ops.NeuronModel] | None:
-        """Its neuron model; None for a QCFS."""
+        """Its neuron model; None for an activation."""
         return ops.spiking_neuron(self.node.op)
 
     @property
@@ -54,8 +58,15 @@ class Neuron:
         return self.levels if self.model is None else self.model.most(self.levels, self.steps_out)
 
     @property
+    def thresholds(self) -> np.ndarray[Any, np.dtype[Any]] | None:
+        """The threshold of each level, ``[levels, 1, ...]``, where they are given one by one."""
+        return self.parameters[0] if has_thresholds(self.node) else None
+
+    @property
     def unit(self) -> np.ndarray[Any, np.dtype[Any]]:
         """The height of one spike, theta/L; theta over another number for some neuron models."""
+        if self.thresholds is not None:
+            return self.parameters[1]
         return np.asarray(self.threshold / self.threshold.dtype.type(self.most))
 
     @property
@@ -70,8 +81,8 @@ class Neuron:
 
     @property
     def spiking(self) -> bool:
-        """Whether its output is a train of spikes; a QCFS hands over its count in one step."""
-        return bool(self.node.op != ops.QCFS.name)
+        """Whether its output is a train of spikes; an activation hands over its count in one step."""
+        return self.node.op not in ops.ACTIVATIONS
 
 
 def neurons(model: Model) -> list[Neuron]:
@@ -91,7 +102,8 @@ def neurons(model: Model) -> list[Neuron]:
                     node=node,
                     levels=node.attrs["levels"],
                     phi=node.attrs["phi"],
-                    threshold=np.asarray(node.inputs[1].values),
+                    threshold=theta(node),
+                    parameters=tuple(np.asarray(t.values) for t in node.inputs[1:]),
                     steps_in=node.attrs.get("steps_in", 1),
                     steps_out=node.attrs.get("steps_out", 1),
                     fan_in=None if layer is None else fan_in(layer),
@@ -113,8 +125,9 @@ def _check(model: Model, node: gs.Node) -> None:
         if type(node.attrs[attribute.name]) is not _PYTHON_TYPES[attribute.type]:
             reason = f"the attribute {attribute.name} of a neuron is not of the type {attribute.type}"
             raise CompileError(reason, file=model.file, node=name)
-    if not has_tensor(node, 1) or not is_constant(node.inputs[1]):
-        raise CompileError("the threshold of a neuron must be an initializer", file=model.file, node=name)
+    for index in range(1, len(ops.OPERATORS[node.op].inputs)):
+        if not has_tensor(node, index) or not is_constant(node.inputs[index]):
+            raise CompileError("the threshold of a neuron must be an initializer", file=model.file, node=name)
 
 
 def analysed_neurons(model: Model) -> list[Neuron]:
@@ -125,7 +138,7 @@ def analysed_neurons(model: Model) -> list[Neuron]:
 
 def is_spiking(model: Model) -> bool:
     """Whether the network is stepped through time."""
-    return any(is_ours(node, *ops.OPERATORS) and node.op != ops.QCFS.name for node in model.graph.nodes)
+    return any(is_ours(node, *ops.OPERATORS) and node.op not in ops.ACTIVATIONS for node in model.graph.nodes)
 
 
 def add_spikes(model: Model, neuron: Neuron, name: str) -> gs.Tensor:

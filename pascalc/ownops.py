@@ -23,7 +23,7 @@ _FLOATS: set[int] = {
     onnx.TensorProto.BFLOAT16,
 }
 #: A source may leave out what recognise-qcfs sets.
-_OPTIONAL = {"QCFS": {"phi", "label"}}
+_OPTIONAL = {name: {"phi", "label"} for name in ops.ACTIVATIONS}
 
 
 def check(graph: onnx.GraphProto, path: Path, outer: Mapping[str, int] | None = None) -> None:
@@ -73,9 +73,9 @@ def _problem(node: onnx.NodeProto, types: Mapping[str, int]) -> tuple[str, str] 
             return f"{attribute.name} of {node.op_type} is not text", hint
     for name, tensor in zip(operator.inputs, node.input, strict=True):
         element = types.get(tensor, 0)
-        if name == "threshold" and element and element not in _FLOATS:
+        if name in ("threshold", "thresholds", "unit") and element and element not in _FLOATS:
             return (
-                f"the threshold of {node.op_type} is of type {_type_name(element)}, not float",
+                f"the {name} of {node.op_type} is of type {_type_name(element)}, not float",
                 "Store thresholds as float32.",
             )
     return None

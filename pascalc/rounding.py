@@ -47,10 +47,18 @@ _ADDING = (
     *("GlobalAveragePool", "ReduceMean", "ReduceSum", "Resize"),
 )
 
+#: Operators that multiply their inputs.
+_MULTIPLYING = ("Mul", "MatMul", "Gemm", "Conv", "ConvTranspose")
+
 
 def adds(node: gs.Node) -> bool:
     """Whether the operator adds, and so rounds a sum."""
     return is_operator(node, *_ADDING)
+
+
+def is_product(node: gs.Node) -> bool:
+    """Whether the operator multiplies computed tensors with one another."""
+    return is_operator(node, *_MULTIPLYING) and sum(not is_constant(t) and not t.is_empty() for t in node.inputs) > 1
 
 
 def summed_terms(node: gs.Node) -> int:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
+from pascalc.activations import is_activation, theta
 from pascalc.codes import THERMOMETER, UNIT, WEIGHTINGS, Code, Weighting
 from pascalc.graph import BATCH, Array, Model, captured, has_tensor, is_constant, is_ours
 from pascalc.linear import is_batched
@@ -62,6 +64,18 @@ class Train(TimeType):
 @dataclass(frozen=True)
 class Current(Train):
     """A real-valued train [PASCAL, Invariant 2]."""
+
+
+@dataclass(frozen=True)
+class Held(TimeType):
+    """``[length*N, ...]``, the source network's tensor in every step: what a train is multiplied by. The weighted sum
+    of the products is the product of the weighted sum, whatever the weighting."""
+
+    length: int
+
+    @property
+    def steps(self) -> int:
+        return self.length
 
 
 #: Heights of spikes that depend on axis 1 alone, and such that depend on more or are not known.
@@ -132,6 +146,8 @@ def decide(node: gs.Node, types: Types) -> Decision:
         Declined: the node is to be computed on the sums over time.
     """
     if not any(isinstance(t, Train) for t in types):
+        if any(isinstance(t, Held) for t in types):
+            raise Declined("what is held meets no train")
         constant = all(isinstance(t, Const) for t in types)
         return Decision(types, Const() if constant else Analog())
     info = RULES.get(node.op) if (node.domain or "") == "" else None
@@ -160,18 +176,20 @@ def own_output(node: gs.Node, data: TimeType) -> TimeType:
         return replace(data, length=node.attrs["steps_out"])
     if node.op == ops.SPREAD.name:
         return Current(UNIT, node.attrs["steps"])
+    if node.op == ops.HOLD.name:
+        return Held(node.attrs["steps"])
     if node.op == ops.BIAS.name and isinstance(data, Train):
         return data.current
     if node.op == ops.RETIME.name and node.attrs["weighting"] in WEIGHTINGS:
         length = node.attrs["steps_out"]
         weighting = WEIGHTINGS[node.attrs["weighting"]]
         return replace(data, length=length) if isinstance(data, Train) else Current(weighting, length)
-    return Analog()  # Accumulate, and QCFS, the neuron of collapsed networks
+    return Analog()  # Accumulate, and the neurons of collapsed networks
 
 
 def _spikes(model: type[ops.NeuronModel], node: gs.Node) -> Spikes:
     """The train of a neuron."""
-    threshold = node.inputs[1].values
+    threshold = theta(node)
     rank = len(node.inputs[0].shape or ())
     height: float | str = MIXED
     if threshold.size and np.all(threshold == threshold.flat[0]):
@@ -190,12 +208,12 @@ def time_types(model: Model) -> dict[int, TimeType]:
     Args:
         model: a network with explicit neurons and shapes. In an unrolled one, the first axes of trains are named.
     """
-    unrolled = any(is_ours(node, *ops.OPERATORS) and node.op != ops.QCFS.name for node in model.graph.nodes)
+    unrolled = any(is_ours(node, *ops.OPERATORS) and node.op not in ops.ACTIVATIONS for node in model.graph.nodes)
     types: dict[int, TimeType] = {id(t): Analog() for t in model.graph.inputs}
     for node in model.graph.nodes:
         given = tuple(types.get(id(t), Const()) for t in node.inputs)
         output: TimeType
-        if is_ours(node, ops.QCFS.name):
+        if is_activation(node):
             output = Analog() if unrolled else Spikes.of(THERMOMETER, node.attrs["levels"], 1.0)
         elif node.domain == ops.DOMAIN:
             output = own_output(node, given[0])
@@ -203,7 +221,7 @@ def time_types(model: Model) -> dict[int, TimeType]:
             output = Analog()
         else:
             output = _followed(node, given, unrolled)
-        if unrolled and isinstance(output, Train):
+        if unrolled and isinstance(output, (Train, Held)):
             _name_first_axis(node, output.steps)
         types.update((id(t), output) for t in node.outputs)
     return types
@@ -277,11 +295,19 @@ def _gemm(node: gs.Node, types: Types) -> Decision:
     return Decision(types, data.current, (2,) if has_tensor(node, 2) else ())
 
 
-@_rule("linear", "by a constant matrix, from the left or the right", "MatMul")
+@_rule(
+    "linear",
+    "by a constant matrix, from the left or the right; of two computed tensors, spikes by the other held",
+    "MatMul",
+)
 def _matmul(node: gs.Node, types: Types) -> Decision:
     train = next(i for i, t in enumerate(types) if isinstance(t, Train))
     if not isinstance(types[1 - train], Const):
-        raise Declined("it is a product of two tensors that depend on the input")
+        if not all(len(t.shape or ()) > 2 for t in node.inputs):
+            raise Declined("it contracts over the batch or broadcasts against it")
+        if not any(isinstance(t, Spikes) for t in types):
+            raise Declined("neither of its tensors is spikes, so that one product of their sums is less work")
+        return _product(node, types)
     data, other = node.inputs[train], node.inputs[1 - train]
     rank = len(data.shape or ())
     if rank < (2 if train == 0 else 3) or len(other.shape or ()) > rank:
@@ -312,15 +338,32 @@ def _reduce(node: gs.Node, types: Types) -> Decision:
     return Decision(types, _moved(node, data) if all(size == 1 for size in sizes) else data.current)
 
 
-@_rule("linear", "by a constant", "Mul", "Div")
+@_rule("linear", "by a constant; Mul of two computed tensors: a train by the other held", "Mul", "Div")
 def _scale(node: gs.Node, types: Types) -> Decision:
-    if node.op == "Div" and not isinstance(types[0], Train):
-        raise Declined("it divides by a train")
+    if node.op == "Div" and not isinstance(types[1], Const):
+        raise Declined("it divides by what depends on the input")
     train = next(i for i, t in enumerate(types) if isinstance(t, Train))
     if not isinstance(types[1 - train], Const):
-        raise Declined("it is a product of two tensors that depend on the input")
+        return _product(node, types)
     _check_broadcast(node.inputs[1 - train], node.inputs[train])
     return Decision(types, _train(types[train]).current)
+
+
+def _product(node: gs.Node, types: Types) -> Decision:
+    """A product of two computed tensors: of what stays a train, and of what is held for it.
+
+    Spikes stay a train rather than currents; else the larger sample, so that a gate of one value a channel is held;
+    else the shorter train; else the first.
+    """
+    shapes = [tensor.shape or () for tensor in node.inputs]
+    if not all(is_batched(tensor) for tensor in node.inputs) or len(shapes[0]) != len(shapes[1]):
+        raise Declined("one of its tensors broadcasts against the batch")
+    sizes = [prod(size for size in shape[1:] if isinstance(size, int)) for shape in shapes]
+    trains = [index for index, kind in enumerate(types) if isinstance(kind, Train)]
+    kept = max(trains, key=lambda index: (isinstance(types[index], Spikes), sizes[index], -types[index].steps, -index))
+    train = _train(types[kept])
+    held = Held(train.steps)
+    return Decision((train, held) if kept == 0 else (held, train), train.current)
 
 
 @_rule("linear", "the sign of every step", "Neg")

@@ -4,6 +4,7 @@
 
 theta stays: the activation keeps its range and is requantised to L' levels. This is the one pass that changes the
 function of the network [PASCAL, sec. 3.3]; what follows is lossless again, with respect to the requantised network.
+A quantiser that rounds half to even is at other levels the QCFS that comes nearest, which rounds halves up.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pascalc import ops
+from pascalc.activations import is_activation, to_qcfs
 from pascalc.al.histograms import METADATA_KEY
 from pascalc.al.metrics import check_levels
 from pascalc.errors import CompileError
-from pascalc.graph import Model, is_ours
+from pascalc.graph import Model
 from pascalc.passes.base import Pass
 
 
@@ -34,7 +35,7 @@ class AnnotateAl(Pass):
     requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
 
     def run(self, model: Model) -> int:
-        nodes = {node.attrs["label"]: node for node in model.graph.nodes if is_ours(node, ops.QCFS.name)}
+        nodes = {node.attrs["label"]: node for node in model.graph.nodes if is_activation(node)}
         unknown = [name for name in self.levels if name not in nodes]
         if unknown:
             near = difflib.get_close_matches(unknown[0], nodes, n=1, cutoff=0)
@@ -46,8 +47,10 @@ class AnnotateAl(Pass):
         changed = 0
         for name, levels in self.levels.items():
             check_levels(levels, node=name)
-            changed += nodes[name].attrs["levels"] != levels
-            nodes[name].attrs["levels"] = levels
+            if nodes[name].attrs["levels"] != levels:
+                to_qcfs(model, nodes[name])
+                nodes[name].attrs["levels"] = levels
+                changed += 1
         if changed:  # the histograms that the file may carry are of the old levels
             model.metadata.pop(METADATA_KEY, None)
         return changed

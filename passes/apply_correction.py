@@ -15,9 +15,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from pascalc import ops
+from pascalc.activations import is_activation, to_qcfs
 from pascalc.errors import CompileError
-from pascalc.graph import Model, has_tensor, is_constant, is_operator, is_ours, producer, set_input, sort
+from pascalc.graph import Model, has_tensor, is_constant, is_operator, producer, set_input, sort
 from pascalc.linear import is_layer, output_channels, shift_layer
 from pascalc.passes.base import Pass
 
@@ -42,7 +42,7 @@ class ApplyCorrection(Pass):
     requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
 
     def run(self, model: Model) -> int:
-        nodes = {node.attrs["label"]: node for node in model.graph.nodes if is_ours(node, ops.QCFS.name)}
+        nodes = {node.attrs["label"]: node for node in model.graph.nodes if is_activation(node)}
         for name in (*self.shifts, *self.thresholds):
             if name not in nodes:
                 raise CompileError(
@@ -51,6 +51,7 @@ class ApplyCorrection(Pass):
         for name, threshold in self.thresholds.items():
             if not np.all(np.isfinite(threshold)) or not np.all(threshold > 0):
                 raise CompileError("a corrected threshold is not positive", file=model.file, node=name)
+            to_qcfs(model, nodes[name])
             dtype = nodes[name].inputs[1].dtype
             set_input(nodes[name], 1, model.constant(f"{name}/threshold", np.asarray(threshold).astype(dtype)))
         for name, shift in self.shifts.items():

@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from pascalc.activations import is_activation, theta
 from pascalc.errors import CompileError
-from pascalc.graph import Model, is_ours
-from pascalc.ops import QCFS, NeuronModel, Pasc
+from pascalc.graph import Model
+from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
 
 
@@ -28,9 +29,9 @@ class CheckThresholds(Pass):
 
     def run(self, model: Model) -> int:
         for node in model.graph.nodes:
-            if not is_ours(node, QCFS.name):
+            if not is_activation(node):
                 continue
-            threshold, levels = node.inputs[1].values, node.attrs["levels"]
+            threshold, levels = theta(node), node.attrs["levels"]
             levels = self.neuron.most(levels, self.neuron.steps_out(levels))
             limits = np.finfo(threshold.dtype)
             low, high = levels * float(limits.tiny), min(float(limits.max), levels / float(limits.tiny))

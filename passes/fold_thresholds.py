@@ -7,6 +7,9 @@ layer before (its weights and bias multiplied by L/theta) and the layer behind m
 have height 1. Done only where every layer before and behind can take its factor: linear layers with a weight of their
 own, reached through additions, pooling and shape operators alone.
 
+Neurons whose thresholds are given one by one are left as they are: scaling would round each of them, and they are there
+to be exact.
+
 Neurons on an analog current are left as they are: the layer before them multiplies real numbers anyway, and flat
 regions of an image give the same current many times over, so that one rounded weight would decide a tie in all of them.
 """
@@ -19,6 +22,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from pascalc.activations import is_activation
 from pascalc.graph import Model, captured, has_tensor, is_constant, is_operator, is_ours, producer, set_input
 from pascalc.linear import Scale, is_layer, owns_weight, scale_layer
 from pascalc.ops import NeuronModel, Pasc
@@ -70,7 +74,7 @@ def _behind_neurons(model: Model) -> set[int]:
     """The tensors that depend on a neuron's output, by identity; the others are analog."""
     found: set[int] = set()
     for node in model.graph.nodes:
-        if is_ours(node, "QCFS") or any(id(t) in found for t in (*node.inputs, *captured(node))):
+        if is_activation(node) or any(id(t) in found for t in (*node.inputs, *captured(node))):
             found.update(id(t) for t in node.outputs)
     return found
 

@@ -99,7 +99,7 @@ def _without_bodies(proto: onnx.ModelProto) -> onnx.ModelProto:
             continue
         attributes = {a.name: a.i for a in node.attribute}
         before = attributes.get("steps", 1) if node.op_type == "Accumulate" else attributes.get("steps_in", 1)
-        after = attributes.get("steps", 1) if node.op_type == "Spread" else attributes.get("steps_out", 1)
+        after = attributes.get("steps", 1) if node.op_type in ("Spread", "Hold") else attributes.get("steps_out", 1)
         if not 1 <= min(before, after) <= max(before, after) <= MAX_LEVELS:
             raise CompileError("it has trains of an impossible length", node=node.name)
         names = [f"{node.output[0]}/{part}/{number}" for part in ("copies", "first", "last", "axis", "every")]

@@ -2,6 +2,9 @@
 
 The neuron model (pascalc/ops/models.py) says how many time steps a neuron of L levels wants and sends. A PASC neuron
 takes a train of any length and sends L steps [PASCAL, Algorithm 1].
+
+An activation whose thresholds are given one by one becomes the model's form with thresholds. A model that has none only
+approaches the levels, and stands for the QCFS that comes nearest.
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ from typing import ClassVar
 
 import onnx_graphsurgeon as gs
 
-from pascalc import ops
+from pascalc.activations import has_thresholds, is_activation, to_qcfs
 from pascalc.errors import CompileError
-from pascalc.graph import Model, is_ours
+from pascalc.graph import Model
 from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
 
@@ -23,7 +26,7 @@ _MANY_STEPS = 64
 
 @dataclass(frozen=True)
 class LowerNeurons(Pass):
-    """Replace every QCFS activation by the spiking neuron that sends its level as spikes."""
+    """Replace every activation by the spiking neuron that sends its level as spikes."""
 
     neuron: NeuronModel = field(default_factory=Pasc)
 
@@ -35,7 +38,7 @@ class LowerNeurons(Pass):
         count = 0
         longest: gs.Node | None = None
         for node in model.graph.nodes:
-            if is_ours(node, ops.QCFS.name):
+            if is_activation(node):
                 levels = node.attrs["levels"]
                 if 0 in (node.inputs[0].shape or []):
                     raise CompileError(
@@ -44,7 +47,11 @@ class LowerNeurons(Pass):
                         node=node.attrs["label"],
                         hint="Leave it out of the model, or compile with --schedule collapsed.",
                     )
-                node.op = neuron.operator.name
+                if neuron.threshold_form is None:
+                    to_qcfs(model, node)
+                operator = neuron.threshold_form if has_thresholds(node) else neuron.operator
+                assert operator is not None
+                node.op = operator.name
                 node.name = model.unique_name(f"{node.attrs['label']}/{node.op}")
                 # where any number of steps will do, it is known once time is unrolled
                 node.attrs.update(

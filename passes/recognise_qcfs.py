@@ -18,8 +18,10 @@ levels, where it may go the other way:
     round(v) = floor(v + 1/2), half to even        ceil(v) = floor(v + 1)
     QuantizeLinear, DequantizeLinear = (min(max(round(x/scale) + zero point, low), high) - zero point) * scale
 
-So an unsigned quantiser of b bits is QCFS with L = 2^b - 1 and theta = L*scale. A quantiser whose lowest level is
-below zero is not one, unless a Relu before it keeps its input from there.
+So an unsigned quantiser of b bits is QCFS with L = 2^b - 1 and theta = L*scale, but for these points. It becomes a
+MultiThreshold, whose thresholds are the very floats at which the quantiser goes to the next level
+(pascalc/step_functions.py), so that it is exact there, too. A quantiser whose lowest level is below zero is not one,
+unless a Relu before it keeps its input from there.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -36,9 +38,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from pascalc import ops
+from pascalc.activations import has_thresholds, is_activation
 from pascalc.errors import CompileError
 from pascalc.graph import Array, Model, has_tensor, is_constant, is_operator, is_ours, producer, set_input, sort, sweep
 from pascalc.passes.base import Pass
+from pascalc.step_functions import Link, thresholds
 
 Values = NDArray[np.float64]
 
@@ -100,20 +104,34 @@ class _Step:
 
 
 #: A tensor of the chain and the steps between it and the next tensor nearer to the Floor.
-Link = tuple[gs.Tensor, list[_Step]]
+Place = tuple[gs.Tensor, list[_Step]]
 
 
 @dataclass(frozen=True)
 class _Match:
-    source: gs.Tensor
-    target: gs.Tensor
+    before: list[Place]  # the part of the chain that it takes
+    after: list[Place]
     threshold: Values
     levels: int
     phi: float
+    height: Values  # of a level, behind the chain
     rest: Values  # what remains to be multiplied behind the neuron
-    length: int  # links of the chain that it takes
+    shape: tuple[int, ...]  # of all its parameters
 
     BEST_RANK: ClassVar[tuple[bool, bool]] = (False, False)
+
+    @property
+    def source(self) -> gs.Tensor:
+        return self.before[-1][0]
+
+    @property
+    def target(self) -> gs.Tensor:
+        return self.after[-1][0]
+
+    @property
+    def length(self) -> int:
+        """How many links of the chain it takes."""
+        return len(self.before) + len(self.after) - 2
 
     @cached_property
     def rank(self) -> tuple[bool, bool]:
@@ -148,7 +166,7 @@ class _Worth:
 
 @dataclass(frozen=True)
 class RecogniseQcfs(Pass):
-    """Replace every form of the QCFS activation by one explicit QCFS operator."""
+    """Replace every form of the QCFS activation by one explicit operator: QCFS, or MultiThreshold where it rounds."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"shapes"})
     provides: ClassVar[frozenset[str]] = frozenset({"qcfs"})
@@ -158,7 +176,7 @@ class RecogniseQcfs(Pass):
         count = 0
         readings: dict[int, _Match | _Refusal] = {}
         for node in list(model.graph.nodes):
-            if is_ours(node, "QCFS"):
+            if is_activation(node):
                 _check_explicit(model, node, labels)
                 count += 1
             elif is_ours(node, *ops.OPERATORS):
@@ -184,12 +202,12 @@ class RecogniseQcfs(Pass):
                 except _Refusal as error:
                     model.note(self.name(), node.name or node.outputs[0].name, f"not QCFS: {error}")
                     continue
-                label = _replace(model, node, match, labels)
-                if not is_operator(node, "Floor"):
+                label, exact = _replace(model, node, match, labels)
+                if not exact:
                     model.note(self.name(), label, _HALF_POINTS.format(op=node.op), warning=True)
                 count += 1
         for node in model.graph.nodes:
-            if is_ours(node, "QCFS"):
+            if is_activation(node):
                 _check_precision(model, node)
         sort(model)
         sweep(model)
@@ -198,6 +216,7 @@ class RecogniseQcfs(Pass):
 
 #: What is added to the operator's input so that it is a Floor.
 _ROUNDINGS = {"Floor": 0.0, "Round": 0.5, "Ceil": 1.0}
+#: Said where its own thresholds could not be found.
 _HALF_POINTS = "{op} may round down a value half way between two levels, which a spiking neuron rounds up"
 
 
@@ -219,8 +238,8 @@ class _Rounding:
     """A rounding operator between the chains before and behind it."""
 
     node: gs.Node
-    before: list[Link]
-    after: list[Link]
+    before: list[Place]
+    after: list[Place]
 
     def readings(self) -> Iterator[_Match]:
         """The ways to read it as QCFS, the best first."""
@@ -289,7 +308,7 @@ def _share(row: Sequence[_Rounding]) -> dict[int, _Match | _Refusal]:
     return found
 
 
-def _centre(model: Model, node: gs.Node) -> tuple[Link, Link]:
+def _centre(model: Model, node: gs.Node) -> tuple[Place, Place]:
     """The rounding operator as a Floor: what comes before that Floor, and what behind it."""
     if not is_operator(node, "QuantizeLinear"):
         shift = _ROUNDINGS[node.op]
@@ -363,7 +382,7 @@ def _quantisation(node: gs.Node) -> tuple[Values, Values]:
     return values[0], values[1] if len(values) > 1 else np.asarray(0.0)
 
 
-def _by_rank(before: list[Link], after: list[Link], is_floor: bool) -> Iterator[_Match]:
+def _by_rank(before: list[Place], after: list[Place], is_floor: bool) -> Iterator[_Match]:
     """The cuts that are QCFS: first those that leave nothing behind the neuron, with phi = 1/2 before another, the
     longest first; then the others, the shortest first.
 
@@ -398,7 +417,7 @@ def _by_rank(before: list[Link], after: list[Link], is_floor: bool) -> Iterator[
         raise next((r for r in refusals if isinstance(r, _Broken)), refusals[0])
 
 
-def _chain_before(nearest: Link) -> list[Link]:
+def _chain_before(nearest: Place) -> list[Place]:
     """The tensors before the Floor, nearest first, each with the steps from it to the next nearer one."""
     links = [nearest]
     while len(links) < _MAX_CHAIN:
@@ -410,7 +429,7 @@ def _chain_before(nearest: Link) -> list[Link]:
     return links
 
 
-def _chain_after(nearest: Link) -> list[Link]:
+def _chain_after(nearest: Place) -> list[Place]:
     """The tensors behind the Floor, nearest first, each with the steps from the next nearer one to it."""
     links = [nearest]
     while len(links) < _MAX_CHAIN:
@@ -440,7 +459,7 @@ def _straight_through(tensor: gs.Tensor) -> gs.Tensor | None:
     return None
 
 
-def _steps(node: gs.Node | None) -> Link | None:
+def _steps(node: gs.Node | None) -> Place | None:
     """The one variable input of an elementwise node and the node's steps; None where it is something else."""
     if node is None or (node.domain or "") != "":
         return None
@@ -494,7 +513,7 @@ def _composed(steps: Sequence[Sequence[_Step]]) -> _Bounded:
     return bounded
 
 
-def _solve(before: list[Link], ahead: _Bounded, after: list[Link], behind: _Bounded, is_floor: bool) -> _Match:
+def _solve(before: list[Place], ahead: _Bounded, after: list[Place], behind: _Bounded, is_floor: bool) -> _Match:
     """Read the chain cut at these lengths as QCFS."""
     low = np.maximum(np.floor(ahead.low + _TOLERANCE), (behind.low - behind.shift) / behind.scale)
     # An upper bound before the shift by b reaches the Floor as L + b, one behind the shift as L.
@@ -537,17 +556,18 @@ def _solve(before: list[Link], ahead: _Bounded, after: list[Link], behind: _Boun
             f"rounding keeps its highest level at {np.min(np.floor(top)):g}, below the {levels[0]:g} it means"
         )
     return _Match(
-        source=before[-1][0],
-        target=after[-1][0],
+        before=before,
+        after=after,
         threshold=np.asarray(levels[0] / ahead.scale),
         levels=int(levels[0]),
         phi=float(phi[0]),
+        height=behind.scale,
         rest=np.asarray(behind.scale * ahead.scale),
-        length=len(before) + len(after) - 2,
+        shape=np.broadcast_shapes(*(v.shape for b in (ahead, behind) for v in (b.scale, b.shift, b.low, b.high))),
     )
 
 
-def _saturated(before: list[Link]) -> Values:
+def _saturated(before: list[Place]) -> Values:
     """What reaches the Floor from an infinite input, in the network's own arithmetic: without a shift by 1/2 an upper
     bound that was rounded down costs a level."""
     dtype = before[0][0].dtype
@@ -572,14 +592,24 @@ def _is_integer(values: Values) -> NDArray[np.bool_]:
     return np.asarray(np.abs(finite - np.round(finite)) <= _TOLERANCE * np.maximum(np.abs(finite), 1))
 
 
-def _replace(model: Model, rounding: gs.Node, match: _Match, labels: set[str]) -> str:
-    """Put a QCFS operator in the place of what was matched; returns its label."""
+def _replace(model: Model, rounding: gs.Node, match: _Match, labels: set[str]) -> tuple[str, bool]:
+    """Put an operator in the place of what was matched; returns its label, and whether it is exact at half points."""
     target = match.target
     _check_type(model, rounding, target)
     label = _unique_label(_scope(rounding.name.removesuffix("_QuantizeLinear") or target.name), labels)
     dtype = target.dtype
+    steps = None if is_operator(rounding, "Floor") else _thresholds(model, rounding, match)
     with np.errstate(over="ignore"):  # check-thresholds says so
-        threshold = model.constant(f"{label}/threshold", _for_sample(match.threshold, match.source).astype(dtype))
+        if steps is None:
+            threshold = _for_sample(match.threshold, match.source).astype(dtype)
+            parameters = [model.constant(f"{label}/threshold", threshold)]
+        else:
+            unit = match.threshold / match.levels if match.rank[0] else match.height
+            parameters = [
+                model.constant(f"{label}/thresholds", steps),
+                model.constant(f"{label}/unit", _for_sample(unit, match.source).astype(dtype)),
+            ]
+    operator = ops.QCFS if steps is None else ops.MULTI_THRESHOLD
     target.inputs.clear()
     out = target
     if match.rank[0]:
@@ -591,15 +621,33 @@ def _replace(model: Model, rounding: gs.Node, match: _Match, labels: set[str]) -
         )
     model.graph.nodes.append(
         gs.Node(
-            "QCFS",
-            model.unique_name(f"{label}/QCFS"),
+            operator.name,
+            model.unique_name(f"{label}/{operator.name}"),
             attrs={"levels": match.levels, "phi": match.phi, "label": label},
-            inputs=[match.source, threshold],
+            inputs=[match.source, *parameters],
             outputs=[out],
             domain=ops.DOMAIN,
         )
     )
-    return label
+    return label, steps is not None or is_operator(rounding, "Floor")
+
+
+def _thresholds(model: Model, rounding: gs.Node, match: _Match) -> Array | None:
+    """The thresholds of what was matched; None where they are not found."""
+    rank, dtype = len(match.source.shape or ()), match.target.dtype
+    if rank < 1 or match.source.dtype != dtype:
+        return None
+    before = [tensor for tensor, _ in reversed(match.before)]
+    after = [tensor for tensor, _ in match.after]
+    operators = []
+    for data, result in pairwise([*before, rounding.outputs[0], *after]):
+        node = producer(result)
+        if node is not None and any(t is data for t in node.inputs):  # else straight through, or the same tensor
+            operators.append(Link(node, data))
+    shape = match.shape[1:] if len(match.shape) == rank else match.shape
+    sample = (*(1 for _ in range(rank - 1 - len(shape))), *shape)
+    height = _for_sample(match.height, match.source)
+    return thresholds(model, operators, match.levels, height, sample, np.dtype(dtype))
 
 
 def _for_sample(values: Array, tensor: gs.Tensor) -> Array:
@@ -627,32 +675,62 @@ def _check_explicit(model: Model, node: gs.Node, labels: set[str]) -> None:
     levels, phi = node.attrs.get("levels"), node.attrs.get("phi", 0.5)
     if not isinstance(levels, int) or not 1 <= levels <= ops.MAX_LEVELS:
         raise CompileError(
-            f"levels of QCFS must be an integer from 1 to {ops.MAX_LEVELS}, not {levels}", file=model.file, node=name
-        )
-    if not isinstance(phi, float) or not 0 <= phi < 1:
-        raise CompileError(f"phi of QCFS must be in [0, 1), not {phi}", file=model.file, node=name)
-    if not has_tensor(node, 1) or not is_constant(node.inputs[1]):
-        raise CompileError("the threshold of QCFS must be an initializer", file=model.file, node=name)
-    threshold = np.asarray(node.inputs[1].values)
-    if not np.all(np.isfinite(threshold)) or not np.all(threshold > 0):
-        raise CompileError(
-            "the threshold of QCFS is zero, negative or NaN",
+            f"levels of {node.op} must be an integer from 1 to {ops.MAX_LEVELS}, not {levels}",
             file=model.file,
             node=name,
-            hint="A larger initial threshold (4 to 8) keeps it positive in training.",
         )
-    normal = _by_sample(threshold, node.inputs[0])
+    if not isinstance(phi, float) or not 0 <= phi < 1:
+        raise CompileError(f"phi of {node.op} must be in [0, 1), not {phi}", file=model.file, node=name)
+    stepped = has_thresholds(node)
+    what, index = ("unit", 2) if stepped else ("threshold", 1)
+    if stepped:
+        _check_steps(model, node, name)
+    if not has_tensor(node, index) or not is_constant(node.inputs[index]):
+        raise CompileError(f"the {what} of {node.op} must be an initializer", file=model.file, node=name)
+    height = np.asarray(node.inputs[index].values)
+    if not np.all(np.isfinite(height)) or not np.all(height > 0):
+        raise CompileError(
+            f"the {what} of {node.op} is zero, negative or NaN",
+            file=model.file,
+            node=name,
+            hint="" if stepped else "A larger initial threshold (4 to 8) keeps it positive in training.",
+        )
+    normal = _by_sample(height, node.inputs[0])
     if normal is None:
         raise CompileError(
-            f"the threshold of QCFS has the shape {list(threshold.shape)}, which does not broadcast against one sample",
+            f"the {what} of {node.op} has the shape {list(height.shape)}, which does not broadcast against one sample",
             file=model.file,
             node=name,
             hint="Give it one value, or one a channel: [C, 1, 1] for [N, C, H, W].",
         )
-    if normal.shape != threshold.shape:
-        set_input(node, 1, model.constant(node.inputs[1].name, normal))
+    if normal.shape != height.shape:
+        set_input(node, index, model.constant(node.inputs[index].name, normal))
     node.attrs["phi"] = phi
     node.attrs["label"] = _unique_label(node.attrs.get("label") or _scope(name), labels)
+
+
+def _check_steps(model: Model, node: gs.Node, name: str) -> None:
+    """The thresholds of an explicit MultiThreshold."""
+    levels, current = node.attrs["levels"], node.inputs[0]
+    if not has_tensor(node, 1) or not is_constant(node.inputs[1]):
+        raise CompileError(f"the thresholds of {node.op} must be an initializer", file=model.file, node=name)
+    steps = np.asarray(node.inputs[1].values)
+    rank = len(current.shape) if current.shape else steps.ndim - 1
+    sizes = list(current.shape or [None] * rank)[1:]
+    if (
+        steps.shape[:2] != (levels, 1)
+        or steps.ndim != rank + 1
+        or not all(a == 1 or a == b or not isinstance(b, int) for a, b in zip(steps.shape[2:], sizes, strict=True))
+    ):
+        raise CompileError(
+            f"the thresholds of {node.op} have the shape {list(steps.shape)}, which is not one row for each of "
+            f"{levels} levels that broadcasts against one sample",
+            file=model.file,
+            node=name,
+            hint="Give them one value a level, or one a level and channel: [L, 1, C, 1, 1] for [N, C, H, W].",
+        )
+    if not np.all(steps[1:] >= steps[:-1]) or np.isnan(steps).any():
+        raise CompileError(f"the thresholds of {node.op} do not ascend", file=model.file, node=name)
 
 
 def _check_type(model: Model, rounding: gs.Node, tensor: gs.Tensor) -> None:

@@ -1,8 +1,9 @@
 """MaxPool behind the neuron.
 
-QCFS is monotone, so QCFS(max(z)) = max(QCFS(z)): a MaxPool between a linear layer and a neuron computes the same behind
-the neuron. There it works on spikes: where a train is a thermometer code (all spikes first), the maximum of trains is
-an OR of spikes in every time step. In codes of which that is not true it stays where it is, and is computed on sums.
+An activation is monotone, so QCFS(max(z)) = max(QCFS(z)): a MaxPool between a linear layer and a neuron computes the
+same behind the neuron. There it works on spikes: where a train is a thermometer code (all spikes first), the maximum of
+trains is an OR of spikes in every time step. In codes of which that is not true it stays where it is, and is computed
+on sums.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import ClassVar
 
 import onnx_graphsurgeon as gs
 
-from pascalc.graph import Model, is_operator, is_ours, producer, sort
+from pascalc.activations import is_activation, is_per_channel
+from pascalc.graph import Model, is_operator, producer, sort
 from pascalc.linear import is_batched
 from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
@@ -31,7 +33,7 @@ class SinkMaxpool(Pass):
             return 0
         count = 0
         for neuron in model.graph.nodes:
-            if not is_ours(neuron, "QCFS"):
+            if not is_activation(neuron):
                 continue
             pool = producer(neuron.inputs[0])
             while is_operator(pool, "MaxPool") and _feeds_only(model, neuron, pool):
@@ -52,19 +54,17 @@ def _pools_spikes(pool: gs.Node) -> bool:
     source = producer(pool.inputs[0])
     while is_operator(source, "MaxPool"):
         source = producer(source.inputs[0])
-    return is_ours(source, "QCFS")
+    return is_activation(source)
 
 
 def _feeds_only(model: Model, neuron: gs.Node, pool: gs.Node) -> bool:
-    between, threshold = pool.outputs[0], neuron.inputs[1].values
-    rank = len(pool.inputs[0].shape or ())
-    # a window takes the maximum within a channel, so the whole channel must have one threshold
-    by_channel = threshold.ndim == rank - 1 and threshold.shape[0] == threshold.size
+    between = pool.outputs[0]
     return (
         len(pool.outputs) == 1
         and is_batched(between)  # else it would be computed on sums
         and not _pools_spikes(pool)
         and len(between.outputs) == 1
         and not model.is_output(between)
-        and (threshold.size == 1 or by_channel)
+        # a window takes the maximum within a channel, so the whole channel must have one threshold
+        and is_per_channel(neuron, len(pool.inputs[0].shape or ()))
     )

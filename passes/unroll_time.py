@@ -4,11 +4,12 @@ Walking the graph once, each node's rule (pascalc/timing.py) is asked what it wa
 
 - Accumulate sums a train over time, where an operator needs the source's tensor, and at the network's outputs;
 - Spread makes an analog tensor a constant current, X/T in each step;
+- Hold repeats an analog tensor in every step, for a train to be multiplied by it;
 - Align prolongs a train by zero steps, which keeps its sum;
 - an additive constant c becomes c/T, so that the sum over time is c [PASCAL, Invariant 2].
 
 Where steps do not all count 1 (pascalc/codes.py), Retime does what Accumulate, Spread and Align do, and a Bias behind
-the node deals its constants out.
+the node deals its constants out. What is held is the same for all of them.
 
 Nodes and their names stay the source's.
 """
@@ -29,7 +30,7 @@ from pascalc.constants import evaluate
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Array, Model, captured, is_constant, set_input
 from pascalc.passes.base import Pass
-from pascalc.timing import Analog, Const, Current, Declined, TimeType, Train, decide, own_output
+from pascalc.timing import Analog, Const, Current, Declined, Held, TimeType, Train, decide, own_output
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class _Unroll:
         for node in self.nodes:
             for tensor in node.outputs:
                 kind = self._type(tensor)
-                if isinstance(kind, Train) and tensor.shape:
+                if isinstance(kind, (Train, Held)) and tensor.shape:
                     batch = tensor.shape[0]  # a number where it does not depend on the batch
                     first = kind.steps * batch if isinstance(batch, int) else f"{kind.steps}*{BATCH}"
                     tensor.shape = [first if batch else None, *tensor.shape[1:]]
@@ -177,7 +178,10 @@ class _Unroll:
         return self.converted[key]
 
     def _insert(self, tensor: gs.Tensor, wanted: TimeType) -> gs.Tensor:
-        suffix = "sum" if isinstance(wanted, Analog) else f"{wanted.steps}_steps"
+        if isinstance(wanted, Held) and isinstance(self._type(tensor), Train):
+            tensor = self._convert(tensor, Analog())  # it is known when its train has ended
+        held = "held_" if isinstance(wanted, Held) else ""
+        suffix = "sum" if isinstance(wanted, Analog) else f"{held}{wanted.steps}_steps"
         out = self.model.variable(f"{tensor.name}/{suffix}", tensor)
         self.nodes.append(self._conversion(tensor, wanted, out))
         self.types[id(out)] = wanted
@@ -186,6 +190,8 @@ class _Unroll:
     def _conversion(self, tensor: gs.Tensor, wanted: TimeType, out: gs.Tensor) -> gs.Node:
         """What makes the wanted type of a tensor."""
         kind = self._type(tensor)
+        if isinstance(wanted, Held):
+            return self._own(ops.HOLD, [tensor], out, {"steps": wanted.steps})
         steps = {"steps_in": kind.steps, "steps_out": wanted.steps}
         train = kind if isinstance(kind, Train) else wanted
         assert isinstance(train, Train)

@@ -11,7 +11,7 @@ from pascalc.errors import CompileError
 from pascalc.graph import Model, captured
 from pascalc.ops import DOMAIN
 from pascalc.passes.base import Pass
-from pascalc.timing import Analog, Const, Declined, TimeType, Train, decide, own_output, own_steps_in
+from pascalc.timing import Analog, Const, Declined, Held, TimeType, Train, decide, own_output, own_steps_in
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class VerifyTypes(Pass):
             given = tuple(types.get(id(t), Const()) for t in node.inputs)
             output = _output(model, node, given)
             inside = captured(node)
-            if any(isinstance(types.get(id(t)), Train) for t in inside):
+            if any(isinstance(types.get(id(t)), (Train, Held)) for t in inside):
                 raise _bug(model, node.name, "a subgraph uses a train")
             types.update((id(t), Analog() if inside else output) for t in node.outputs)
         for tensor in model.graph.outputs:
-            if isinstance(types.get(id(tensor)), Train):
+            if isinstance(types.get(id(tensor)), (Train, Held)):
                 raise _bug(model, tensor.name, "an output is still a train")
         return 0
 

@@ -25,9 +25,9 @@ def reference_ops(staged: bool = False) -> list[type[OpRun]]:
 
 
 def _operator(kernel: Kernel, staged: bool) -> type[OpRun]:
-    def run(self: OpRun, x: FloatArray, threshold: FloatArray, *, label: str, **attributes: Any) -> tuple[FloatArray]:
+    def run(self: OpRun, *inputs: FloatArray, label: str, **attributes: Any) -> tuple[FloatArray]:
         if staged and kernel.staged is not None:
-            return (kernel.staged(x, threshold, **attributes)[0],)
-        return (kernel.run(x, threshold, **attributes),)
+            return (kernel.staged(*inputs, **attributes)[0],)
+        return (kernel.run(*inputs, **attributes),)
 
     return type(kernel.operator.name, (OpRun,), {"op_domain": DOMAIN, "_run": run})

@@ -17,7 +17,7 @@ import onnxruntime.capi.onnxruntime_pybind11_state as bindings
 from numpy.typing import NDArray
 
 from pascalc.errors import CompileError
-from pascalc.ops import DOMAIN
+from pascalc.ops import DOMAIN, MULTI_THRESHOLD
 from pascalc.runtime.kernels import Events
 from pascalc.runtime.register import Recording, recording, register
 
@@ -66,7 +66,8 @@ class _Neuron:
 
     label: str
     output: str
-    threshold: str
+    inputs: list[str]
+    operator: str
     levels: int
     phi: float
     steps_out: int | None
@@ -161,8 +162,8 @@ class InferenceSession:
 
         Returns:
             For a neuron with time steps its spike train, int8 ``[steps_out, N, d...]``: 1 (or -1, for neuron models
-            that send negative spikes) where it spikes, else 0. For a QCFS its levels, int32 ``[N, d...]``,
-            with -1 where its activation is NaN.
+            that send negative spikes) where it spikes, else 0. For an activation its levels, int32
+            ``[N, d...]``, with -1 where it is NaN.
 
         Raises:
             CompileError: as :meth:`run`; or a name is that of no neuron, or of several.
@@ -242,7 +243,7 @@ class InferenceSession:
                 raise CompileError("two neurons have this label", node=label, file=self._file)
             steps_out = attributes["steps_out"].i if "steps_out" in attributes else None
             levels, phi = attributes["levels"].i, attributes["phi"].f
-            neurons[label] = _Neuron(label, node.output[0], node.input[1], levels, phi, steps_out)
+            neurons[label] = _Neuron(label, node.output[0], list(node.input[1:]), node.op_type, levels, phi, steps_out)
         return neurons
 
     @cached_property
@@ -278,7 +279,7 @@ def _is_utf8(path: Path) -> bool:
 
 def _tensors(neuron: _Neuron) -> list[str]:
     """The tensors that a neuron's train is read from."""
-    return [neuron.output] if neuron.steps_out is not None else [neuron.output, neuron.threshold]
+    return [neuron.output] if neuron.steps_out is not None else [neuron.output, neuron.inputs[-1]]
 
 
 def _spikes(neuron: _Neuron, values: Mapping[str, Array]) -> Array:
@@ -286,7 +287,9 @@ def _spikes(neuron: _Neuron, values: Mapping[str, Array]) -> Array:
     y = values[neuron.output]
     if neuron.steps_out is not None:
         return np.sign(y).astype(np.int8).reshape(neuron.steps_out, len(y) // neuron.steps_out, *y.shape[1:])
-    levels = np.rint(y / (values[neuron.threshold] / np.float32(neuron.levels)))
+    height = values[neuron.inputs[-1]]
+    unit = height if neuron.operator == MULTI_THRESHOLD.name else height / np.float32(neuron.levels)
+    levels = np.rint(y / unit)
     return np.where(np.isnan(levels), -1, levels).astype(np.int32)
 
 

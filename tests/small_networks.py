@@ -128,6 +128,45 @@ def residual_network(seed: int = 0, *, grid: bool = False, batch: int | str = "N
     return b.model({"logits": b.gemm(x, "fc2", (16, 5))}, (batch, 5))
 
 
+def gated_network(seed: int = 3, *, grid: bool = False) -> onnx.ModelProto:
+    """[N, 2, 12, 12] to five logits: squeeze-and-excite, whose gate is a train of 8 steps with one value a channel, and
+    a product of trains of 8 and 2 steps. A product joins spikes, another feeds a convolution."""
+    b = Builder(seed, grid=grid)
+    x = b.qcfs(b.conv(b.input("image", ["N", 2, 12, 12]), "conv1", (2, 6)), "stem", 4)
+    squeezed = b.node("ReduceSum", [x, b.constant("places", [2, 3], np.int64)], "squeeze", keepdims=1)
+    squeezed = b.node("Mul", [squeezed, b.constant("share", 1 / 64)], "squeezed")
+    gate = b.qcfs(b.conv(squeezed, "excite", (6, 6), 1), "gate", 8)
+    gated = b.node("Mul", [x, gate], "gated")
+    left = b.qcfs(b.node("Add", [gated, x], "add"), "left", 8, 2.0)
+    right = b.qcfs(b.conv(gated, "conv2", (6, 6)), "right", 2)
+    both = b.node("Mul", [left, right], "both")
+    x = b.qcfs(b.conv(both, "conv3", (6, 4)), "deep", 4)
+    x = b.node("Flatten", [b.node("MaxPool", [x], "pool", kernel_shape=[4, 4], strides=[4, 4])], "flatten")
+    return b.model({"logits": b.gemm(x, "fc", (36, 5))})
+
+
+def attention_network(seed: int = 4, *, grid: bool = False) -> onnx.ModelProto:
+    """[N, 6, 8] to [N, 6, 8]: two heads over six tokens. Queries, keys, values and scores are spikes, of 4, 2, 8 and 4
+    levels."""
+    b = Builder(seed, grid=grid)
+    for name, shape in (("heads", [0, 6, 2, 4]), ("tokens", [0, 6, 8])):
+        b.constant(name, shape, np.int64)
+
+    def dense(x: str, name: str) -> str:
+        product = b.node("MatMul", [x, b.random(f"{name}.weight", (8, 8), 0.5)], f"{name}.product")
+        return b.node("Add", [product, b.random(f"{name}.bias", (8,), 0.3)], name)
+
+    x = b.qcfs(b.input("x", ["N", 6, 8]), "embedding", 8, 2.0)
+    parts = {}
+    for name, levels, order in (("q", 4, [0, 2, 1, 3]), ("k", 2, [0, 2, 3, 1]), ("v", 8, [0, 2, 1, 3])):
+        part = b.node("Reshape", [b.qcfs(dense(x, name), f"{name}.act", levels), "heads"], f"{name}.heads")
+        parts[name] = b.node("Transpose", [part], f"{name}.turned", perm=order)
+    scores = b.qcfs(b.node("MatMul", [parts["q"], parts["k"]], "scores"), "weights", 4, 2.0)
+    mixed = b.node("Transpose", [b.node("MatMul", [scores, parts["v"]], "mix")], "back", perm=[0, 2, 1, 3])
+    mixed = b.node("Reshape", [mixed, "tokens"], "merged")
+    return b.model({"y": b.node("Add", [x, dense(mixed, "project")], "residual")}, ("N", 6, 8))
+
+
 def linear_network(levels: float = 4, theta: Any = 1.5) -> onnx.ModelProto:
     """[N, 6] to five logits through one layer of neurons."""
     b = Builder(7)
@@ -145,6 +184,12 @@ def images(count: int, seed: int = 1, *, grid: bool = False) -> Array:
 def rows(count: int, seed: int = 1) -> Array:
     """Inputs of :func:`linear_network`."""
     return np.random.default_rng(seed).normal(0, 1, (count, 6)).astype(np.float32)
+
+
+def tokens(count: int, seed: int = 1, *, grid: bool = False) -> Array:
+    """Inputs of :func:`attention_network`."""
+    values = np.random.default_rng(seed).normal(0.5, 1, (count, 6, 8))
+    return (np.round(values * 16) / 16 if grid else values).astype(np.float32)
 
 
 def write(model: onnx.ModelProto, path: Path) -> Path:

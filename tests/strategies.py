@@ -259,6 +259,39 @@ def join(b: Builder, x: Tensor) -> Tensor:
     return b.keep(b.apply(op, [x.name, other.name]), x.shape, grid, x.bound + other.bound)
 
 
+def gate(b: Builder, x: Tensor) -> Tensor | None:
+    """A product with something smaller: a value for a channel, or for a place."""
+    if len(x.shape) != 3:
+        return None
+    axes = b.draw(st.sampled_from([[1], [2, 3]]))
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape, 1))
+    total = b.apply("ReduceSum", [x.name, b.const(axes, np.int64)])
+    small = Tensor(total, shape, x.grid, x.bound * prod(x.shape) / prod(shape))
+    if small.bits > BITS:
+        return None
+    other = b.neuron(small)
+    product = Tensor("", x.shape, x.grid + other.grid, x.bound * other.bound)
+    if not product.fits:
+        return None
+    inputs = [x.name, other.name]
+    if b.draw(st.booleans()):
+        inputs.reverse()
+    return b.keep(b.apply("Mul", inputs), x.shape, product.grid, product.bound)
+
+
+def attention(b: Builder, x: Tensor) -> Tensor | None:
+    """A product of matrices: of rows of a tensor with those of one of its size."""
+    if len(x.shape) != 3:
+        return None
+    other = b.draw(st.sampled_from([t for t in b.tensors if t.shape == x.shape]))
+    channels, rows, width = x.shape
+    product = Tensor("", (channels, rows, rows), x.grid + other.grid, x.bound * other.bound * width)
+    if not product.fits:
+        return None
+    turned = b.apply("Transpose", [other.name], perm=[0, 1, 3, 2])
+    return b.keep(b.apply("MatMul", [x.name, turned]), product.shape, product.grid, product.bound)
+
+
 def pointwise(b: Builder, x: Tensor) -> Tensor:
     """Operators that cannot spike, and one that changes nothing."""
     op = b.draw(st.sampled_from(["Relu", "Abs", "Identity"]))
@@ -318,7 +351,7 @@ def tokens(b: Builder, x: Tensor) -> Tensor | None:
 
 OPERATORS: tuple[Operator, ...] = (
     *(neuron, neuron, neuron, row, conv, conv, conv_transpose, normalisation, pool, pool, global_pool, matrix, matrix),
-    *(flatten, affine, join, join, pointwise, movement, movement),
+    *(flatten, affine, join, join, gate, attention, pointwise, movement, movement),
 )
 
 

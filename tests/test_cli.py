@@ -237,7 +237,7 @@ def test_passes(folder: Path) -> None:
     }
     lines = run("passes").splitlines()
     assert len(lines) == sum(len(passes(Pasc())) for passes in SCHEDULES.values())
-    assert "Replace every form of the QCFS activation by one explicit QCFS operator." in run("passes")
+    assert "Replace every form of the QCFS activation by one explicit operator: " in run("passes")
 
 
 def test_one_of_something(folder: Path) -> None:

@@ -19,7 +19,16 @@ from pascalc.runtime import kernels
 from pascalc.runtime.kernels import Kernel
 from pascalc.runtime.kernels.qcfs import qcfs
 from tests.helpers import run
-from tests.small_networks import Array, Builder, images, residual_network, write
+from tests.small_networks import (
+    Array,
+    Builder,
+    attention_network,
+    gated_network,
+    images,
+    residual_network,
+    tokens,
+    write,
+)
 
 
 class Binary(Weighting):
@@ -162,7 +171,11 @@ def branches() -> onnx.ModelProto:
 
 
 @pytest.mark.usefixtures("digital")
-@pytest.mark.parametrize("network", [branches(), residual_network(grid=True)], ids=["branches", "residual"])
+@pytest.mark.parametrize(
+    "network",
+    [branches(), residual_network(grid=True), gated_network(grid=True)],
+    ids=["branches", "residual", "gated"],
+)
 def test_a_code_of_unequal_weights(network: onnx.ModelProto, tmp_path: Path) -> None:
     source, data = write(network, tmp_path / "source.onnx"), images(24, grid=True)
     np.savez(tmp_path / "data.npz", image=data)
@@ -183,6 +196,29 @@ def test_a_code_of_unequal_weights(network: onnx.ModelProto, tmp_path: Path) -> 
     assert [x.stage_operations for x in shares if x.neuron] == [
         (x.levels.bit_length() * x.neurons,) for x in shares if x.neuron
     ]
+
+
+@pytest.mark.usefixtures("digital")
+def test_products_of_trains_of_unequal_weights(tmp_path: Path) -> None:
+    """Attention: what is held is the same in every step, whatever the steps of the train that it multiplies count; and
+    what is compared is the weighted sum of that train."""
+    network, data = attention_network(grid=True), tokens(24, grid=True)
+    source = write(network, tmp_path / "source.onnx")
+    np.savez(tmp_path / "data.npz", x=data)
+    result = pascalc.compile(source, tmp_path / "out.onnx", neuron="digital")
+    assert result.network.not_spiking == []
+    compiled = onnx.load(tmp_path / "out.onnx")
+    (expected,), (given,) = run(network, {"x": data}), run(compiled, {"x": data})
+    np.testing.assert_array_equal(given, expected, strict=True)
+    for file in (tmp_path / "data.npz", None):
+        verified = pascalc.verify(source, tmp_path / "out.onnx", file)
+        assert verified.equivalent, verified.findings()
+    holds = [node for node in compiled.graph.node if node.op_type == "Hold"]
+    sums = next(node for node in compiled.graph.node if holds[0].input[0] in node.output)
+    matrix = next(tensor for tensor in compiled.graph.initializer if tensor.name == sums.input[1])
+    weights = onnx.numpy_helper.to_array(matrix) * np.eye(matrix.dims[1], dtype=np.float32)[0]
+    matrix.CopyFrom(onnx.numpy_helper.from_array(weights.astype(np.float32), matrix.name))
+    assert not pascalc.verify(source, write(compiled, tmp_path / "broken.onnx"), tmp_path / "data.npz").equivalent
 
 
 @pytest.mark.usefixtures("digital")

@@ -141,10 +141,11 @@ def test_products_of_computed_tensors_cost_something(tmp_path: Path) -> None:
     found = report(source)
     assert [(x.name, x.macs, x.reads, x.fan_in) for x in found.layers] == [
         ("embed", 4 * 6 * 8, "analog", 6),
-        ("scores", 4 * 4 * 8, "analog", 8),
-        ("mix", 4 * 4 * 8, "analog", 4),
-        ("mean", 4 * 8, "analog", 4),
+        ("scores", 4 * 4 * 8, "spikes", 8),
+        ("mix", 4 * 4 * 8, "spikes", 4),
+        ("mean", 4 * 8, "currents", 4),
     ]
+    assert [x.reads for x in report(pascalc.compile(source).output).layers] == [x.reads for x in found.layers]
     assert found.macs.total == pascalc.inspect(source).macs
 
 

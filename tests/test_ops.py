@@ -22,7 +22,11 @@ def one_node(operator: str, dtype: Any, sample: tuple[int, ...], opset: int = 18
     inputs = list(OPERATORS[operator].inputs)
     values = [onnx.helper.make_tensor_value_info("X", kind, ["rows", *sample])]
     by_channel = [size if axis == 0 else 1 for axis, size in enumerate(sample)]
-    shapes: dict[str, Any] = {"matrix": ["a", "b"], "shares": ["t"]}
+    shapes: dict[str, Any] = {
+        "matrix": ["a", "b"],
+        "shares": ["t"],
+        "thresholds": [attributes.get("levels", 1), 1, *by_channel],
+    }
     values += [onnx.helper.make_tensor_value_info(name, kind, shapes.get(name, by_channel)) for name in inputs[1:]]
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node(operator, inputs, ["Y"], domain=DOMAIN, **attributes)],
@@ -36,13 +40,21 @@ def one_node(operator: str, dtype: Any, sample: tuple[int, ...], opset: int = 18
 
 
 #: What only readers of a file need: the level that an IF neuron stands for, what the rows of a matrix mean.
-UNUSED: dict[str, set[str]] = {"IF": {"levels"}, "Retime": {"steps_out", "weighting"}}
+UNUSED: dict[str, set[str]] = {
+    "IF": {"levels"},
+    "Retime": {"steps_out", "weighting"},
+    "MultiThreshold": {"phi"},
+    "MultiThresholdIF": {"levels", "steps_out", "phi"},
+}
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "QCFS": {"levels": 4, "phi": 0.5, "label": "a"},
     "PascIF": {"levels": 4, "phi": 0.5, "label": "a", "steps_in": 1, "steps_out": 4},
+    "MultiThreshold": {"levels": 4, "phi": 0.5, "label": "a"},
+    "MultiThresholdIF": {"levels": 4, "phi": 0.5, "label": "a", "steps_in": 1, "steps_out": 4},
     "Accumulate": {"steps": 3},
     "Align": {"steps_in": 1, "steps_out": 3},
     "Spread": {"steps": 3},
+    "Hold": {"steps": 3},
     "Retime": {"steps_in": 2, "steps_out": 3, "weighting": "unit"},
     "Bias": {"steps": 3},
     "IF": {"levels": 4, "steps_in": 3, "steps_out": 3, "phi": 0.5, "label": "act"},
@@ -57,7 +69,7 @@ def test_body_is_valid_and_uses_what_is_declared(name: str, opset: int) -> None:
     assert (function.domain, function.name) == (DOMAIN, name)
     assert list(function.attribute) == [a.name for a in operator.attributes]
     used = set(re.findall(r"@(\w+)", operator.body))
-    # a label is for people; a shape tells Align and Spread the rest
+    # a label is for people; a shape tells Align, Spread and Hold the rest
     assert used == {a.name for a in operator.attributes} - {"label"} - UNUSED.get(name, set())
     onnx.checker.check_model(one_node(name, np.float32, (2,), opset, **ATTRIBUTES[name]), full_check=True)
 
@@ -91,6 +103,9 @@ def test_time_operators(batch: int, sample: tuple[int, ...], dtype: Any) -> None
 
     (current,) = run(one_node("Spread", dtype, sample, steps=8), {"X": x})
     np.testing.assert_array_equal(current, np.concatenate([x / 8] * 8).astype(dtype), strict=True)
+
+    (held,) = run(one_node("Hold", dtype, sample, steps=3), {"X": x})
+    np.testing.assert_array_equal(held, np.concatenate([x] * 3), strict=True)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -14,6 +14,8 @@ from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 import pascalc
+from pascalc import step_functions
+from pascalc.activations import theta
 from pascalc.cli import main
 from pascalc.errors import CompileError
 from tests.helpers import Array, compiled, constant, loaded, model_of, operators, parse, reasons, run, up_to
@@ -117,13 +119,14 @@ def test_unsigned_quant_becomes_a_neuron(mode: str, schedule: str, tmp_path: Pat
     node = quant(rounding_mode=mode, narrow=int(mode == "FLOOR"))
     model, count = up_to(one_quant(node, parameters(scale=scale, bits=3)), "recognise-qcfs")
     assert count == 1
-    assert operators(model) == ["QCFS"]
+    exact = mode in ("ROUND", "HALF_DOWN")  # what rounds otherwise than a Floor has its own thresholds
+    assert operators(model) == ["MultiThreshold" if exact else "QCFS"]
     attributes = model.graph.nodes[0].attrs
     assert attributes["levels"] == (6 if mode == "FLOOR" else 7)
     assert attributes["phi"] == (0.0 if mode in ("FLOOR", "DOWN") else 0.5)
     assert attributes["label"] == "q"
-    np.testing.assert_allclose(model.graph.nodes[0].inputs[1].values, attributes["levels"] * scale, rtol=1e-6)
-    assert bool(model.notes) == (mode in ("ROUND", "HALF_DOWN"))
+    np.testing.assert_allclose(theta(model.graph.nodes[0]), attributes["levels"] * scale, rtol=1e-6)
+    assert not model.notes
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_zero_point_is_left_behind_the_neuron() -> None:
     source = one_quant(quant(), parameters(scale=0.3, zero=3))
     model, count = up_to(source, "recognise-qcfs")
     assert count == 1
-    assert operators(model) == ["Div", "Add", "QCFS", "Sub", "Mul"]
+    assert operators(model) == ["Div", "Add", "MultiThreshold", "Sub", "Mul"]
     x = X + np.float32(0.01)
     for result in (model, compiled(source)):
         np.testing.assert_allclose(run(result, {"x": x})[0], run(loaded(source), {"x": x})[0], rtol=1e-6, atol=1e-6)
@@ -210,8 +213,21 @@ def test_qonnx_network_is_verified(schedule: str, domain: str, tmp_path: Path) -
     ]
 
 
-def test_half_points_are_counted_and_are_no_bug(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schedule", ["unrolled", "collapsed"])
+def test_half_points_are_exact(schedule: str, tmp_path: Path) -> None:
     """On a grid where half of all values lie half way between two levels."""
+    source, data = saved(one_quant(quant(), parameters(scale=0.5)), tmp_path, X)
+    result = pascalc.compile(source, schedule=schedule)
+    assert not [n.reason for n in result.notes if n.warning]
+    check = pascalc.verify(source, result.output, data)
+    assert check.equivalent
+    (layer,) = check.layers
+    assert layer.half_points == layer.root_mismatches == layer.count_mismatches == 0
+
+
+def test_half_points_are_counted_and_are_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the same grid, where there are too many thresholds to write them down."""
+    monkeypatch.setattr(step_functions, "_MOST", 0)
     source, data = saved(one_quant(quant(), parameters(scale=0.5)), tmp_path, X)
     result = pascalc.compile(source)
     assert [n.reason for n in result.notes if n.warning] == [
@@ -229,7 +245,6 @@ def test_command_line_warns(tmp_path: Path) -> None:
     onnx.save(one_quant(quant(), parameters(bits=8)), source)
     lines = CliRunner().invoke(main, ["compile", str(source)]).output.splitlines()
     assert lines[2:] == [
-        "Warning: Round may round down a value half way between two levels, which a spiking neuron rounds up: q",
         "Warning: trains of up to 255 time steps; levels of 4 bits and fewer need at most 15: q",
     ]
     onnx.save(one_quant(quant(rounding_mode="HALF_UP"), parameters()), source)
@@ -254,7 +269,7 @@ def qdq(
 
 
 @pytest.mark.parametrize(
-    ("source", "levels", "theta"),
+    ("source", "levels", "height"),
     [
         (qdq("float s = {0.25}, uint8 z = {0}"), 255, 255 * 0.25),
         (qdq("float s = {0.25}, uint4 z = {0}"), 15, 3.75),
@@ -279,16 +294,15 @@ def qdq(
     ],
     ids=["uint8", "uint4", "int8 behind Relu", "zero point behind Relu", "Clip", "axis 1", "last axis", "two users"],
 )
-def test_unsigned_qdq_becomes_a_neuron(source: onnx.ModelProto, levels: int, theta: Any) -> None:
+def test_unsigned_qdq_becomes_a_neuron(source: onnx.ModelProto, levels: int, height: Any) -> None:
     model, count = up_to(source, "recognise-qcfs")
     assert count == 1
-    (node,) = (n for n in model.graph.nodes if n.op == "QCFS")
+    (node,) = (n for n in model.graph.nodes if n.op == "MultiThreshold")
     assert (node.attrs["levels"], node.attrs["phi"], node.attrs["label"]) == (levels, 0.5, "act")
-    np.testing.assert_array_equal(node.inputs[1].values, np.float32(theta))
+    np.testing.assert_array_equal(theta(node), np.float32(height))
     assert not {"QuantizeLinear", "DequantizeLinear"} & set(operators(model))
-    x = X + np.float32(0.01)  # no half points
     for result in (model, compiled(source)):
-        np.testing.assert_array_equal(run(result, {"x": x})[0], run(source, {"x": x})[0])
+        np.testing.assert_array_equal(run(result, {"x": X})[0], run(source, {"x": X})[0])
 
 
 @pytest.mark.parametrize(
@@ -319,11 +333,11 @@ def test_other_qdq_are_computed(source: onnx.ModelProto, why: str) -> None:
 
 
 def test_bound_half_way_between_two_levels_is_no_number_of_levels() -> None:
-    """8.5 levels are 8, half to even, but 9 for a spiking neuron: the Clip stays, and the warning tells."""
+    """8.5 levels are 8, half to even, but 9 for a QCFS: the Clip stays."""
     source = qdq("float s = {0.25}, uint8 z = {0}, float l = {0}, float h = {2.125}", "a = Clip (x, l, h)")
     model, count = up_to(source, "recognise-qcfs")
     assert count == 1
-    assert operators(model) == ["Clip", "QCFS"]
+    assert operators(model) == ["Clip", "MultiThreshold"]
 
 
 def test_scale_that_is_not_positive_is_refused() -> None:
@@ -405,7 +419,7 @@ def test_types_of_tensors_are_floats_or_integers() -> None:
         }"""
     )
     model = compiled(source)
-    assert operators(model) == ["PascIF", "Gemm", "Accumulate"]
+    assert operators(model) == ["MultiThresholdIF", "Gemm", "Accumulate"]
     x = np.float32([[0.3, 1.6], [10.1, -3], [99, 0.6]])
     np.testing.assert_allclose(run(model, {"x": x})[0], run(source, {"x": x})[0], rtol=1e-5)
     assert model.graph.nodes[1].inputs[1].values.dtype == np.float32

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import pascalc
@@ -16,7 +16,8 @@ from pascalc import observed
 from pascalc.modelfile import to_bytes
 from pascalc.ops import Pasc
 from pascalc.passes import SCHEDULES
-from tests.helpers import compiled, constant, grid_inputs, model_of, run, with_bodies
+from pascalc.runtime import RUNTIME_ERRORS
+from tests.helpers import compiled, constant, grid_inputs, model_of, run, session, with_bodies
 from tests.strategies import Builder, Draw, Tensor, networks, neuron
 
 
@@ -135,12 +136,23 @@ def pools_that_round_up(draw: Draw) -> onnx.ModelProto:
     return model_of(b.nodes, {"x": [3, 2, 5, 6]}, {name: [3, 2, *sizes]}, b.constants, opset)
 
 
+def _loads(model: onnx.ModelProto) -> bool:
+    """Whether onnxruntime finds no contradiction in the sizes."""
+    try:
+        session(with_bodies(model))
+    except RUNTIME_ERRORS:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(pools_that_round_up())
 def test_pools_that_round_up(schedule: str, model: onnx.ModelProto) -> None:
     feeds = {"x": 12 * grid_inputs(model)["x"]}  # so that an average over 1, 2, 3, ... of them is seldom rounded
     emitted = to_bytes(compiled(model, SCHEDULES[schedule](Pasc())))
+    if any(a.name == "count_include_pad" and a.i for a in model.graph.node[0].attribute):
+        assume(_loads(model))  # such a pool cannot be written otherwise
     for value in (*model.graph.input, *model.graph.output):  # or onnxruntime may find contradictions in the source
         for dim in value.type.tensor_type.shape.dim:
             dim.Clear()

@@ -18,6 +18,8 @@ class NeuronModel(ABC):
         name: its name on the command line, ``--neuron NAME``.
         operator: its operator, with the attributes levels (L), steps_in, steps_out, phi and label. No two models share
             one, so that a node's operator tells its model.
+        threshold_form: the operator, with the same attributes, for activations whose thresholds are given one by one;
+            None where it has none, and stands for the QCFS that comes nearest.
         code: the code of the train that it sends.
         reads: the weighting of the trains that it reads, UNIT for sums of steps; None if it reads sums over time alone.
         any_length: whether it takes a train of any length, and an analog current in one step; else a train as long as
@@ -28,6 +30,7 @@ class NeuronModel(ABC):
 
     name: ClassVar[str]
     operator: ClassVar[Operator]
+    threshold_form: ClassVar[Operator | None] = None
     code: ClassVar[Code]
     reads: ClassVar[Weighting | None]
     any_length: ClassVar[bool]
@@ -38,6 +41,11 @@ class NeuronModel(ABC):
     def summary(cls) -> str:
         """The first line of the model's documentation."""
         return (cls.__doc__ or "").strip().splitlines()[0]
+
+    @classmethod
+    def operators(cls) -> tuple[Operator, ...]:
+        """All of its operators."""
+        return (cls.operator,) if cls.threshold_form is None else (cls.operator, cls.threshold_form)
 
     @abstractmethod
     def steps_out(self, levels: int) -> int:

@@ -39,5 +39,6 @@ def neuron_model(name: str, options: Mapping[str, Any]) -> NeuronModel:
 
 
 def spiking_neuron(operator: str) -> type[NeuronModel] | None:
-    """The neuron model whose operator has this name."""
-    return next((model for model in NEURON_MODELS.values() if model.operator.name == operator), None)
+    """The neuron model that has an operator of this name."""
+    models = NEURON_MODELS.values()
+    return next((model for model in models if operator in {own.name for own in model.operators()}), None)

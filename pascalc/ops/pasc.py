@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pascalc.codes import THERMOMETER, UNIT
 from pascalc.ops.base import Attribute, Operator
 from pascalc.ops.model import NeuronModel
+from pascalc.ops.multi_threshold import MULTI_THRESHOLD_IF
 
 PASC_IF = Operator(
     name="PascIF",
@@ -83,6 +84,7 @@ class Pasc(NeuronModel):
 
     name = "pasc"
     operator = PASC_IF
+    threshold_form = MULTI_THRESHOLD_IF
     code = THERMOMETER
     reads = UNIT
     any_length = True

@@ -1,6 +1,8 @@
-"""The operators that change what a tensor means over time. Each keeps the weighted sum over time (pascalc/codes.py).
+"""The operators that change what a tensor means over time. Each keeps the weighted sum over time (pascalc/codes.py),
+save Hold, which repeats a tensor for a train to be multiplied by.
 
-Accumulate, Align and Spread are for trains whose steps all count 1; Retime and Bias for every other weighting.
+Accumulate, Align and Spread are for trains whose steps all count 1; Retime and Bias for every other weighting; Hold for
+all of them.
 
 The time axis is folded into the batch, step by step: ``[T*N, ...]`` reshapes to ``[T, N, ...]``. Sums run over the
 steps in order, as in the neurons (pascalc/ops/pasc.py says why they are an Einsum).
@@ -71,6 +73,28 @@ SPREAD = Operator(
     whole = Shape (X)
     repeated = Concat <axis: int = 0> (steps, whole)
     front = Unsqueeze (share, zero)
+    every_step = Expand (front, repeated)
+    sample = Shape <start: int = 1> (X)
+    by_sample = Concat <axis: int = 0> (minus_one, sample)
+    Y = Reshape (every_step, by_sample)
+    """,
+)
+
+HOLD = Operator(
+    name="Hold",
+    doc="An analog tensor in every step as it is, so that a train can be multiplied by it step by step.",
+    inputs={"X": "[N, ...], an analog tensor"},
+    outputs={"Y": "[steps*N, ...], X in every step"},
+    attributes=(Attribute("steps", "int", "time steps of Y"),),
+    body="""
+    one = Constant <value_ints: ints = [1]> ()
+    zero = Constant <value_ints: ints = [0]> ()
+    minus_one = Constant <value_ints: ints = [-1]> ()
+    steps_int = Constant <value_int: int = @steps> ()
+    steps = Reshape (steps_int, one)
+    whole = Shape (X)
+    repeated = Concat <axis: int = 0> (steps, whole)
+    front = Unsqueeze (X, zero)
     every_step = Expand (front, repeated)
     sample = Shape <start: int = 1> (X)
     by_sample = Concat <axis: int = 0> (minus_one, sample)

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
-from pascalc import ops
+from pascalc.activations import is_activation, theta
 from pascalc.al.histograms import Histograms
 from pascalc.al.metrics import Histogram
 from pascalc.errors import CompileError
-from pascalc.graph import Array, Model, has_tensor, is_constant, is_operator, is_ours, sort
+from pascalc.graph import Array, Model, has_tensor, is_constant, is_operator, sort
 from pascalc.linear import is_layer
 
 Values = npt.NDArray[np.float64]
@@ -149,7 +149,7 @@ def estimate(model: Model) -> Histograms:
     known: dict[int, Mixture] = {}
     found: Histograms = {}
     for node in model.graph.nodes:
-        if is_ours(node, ops.QCFS.name):
+        if is_activation(node):
             if id(node.inputs[0]) not in known:
                 raise CompileError(
                     "the BatchNormalizations in this network do not reach this activation",
@@ -184,7 +184,7 @@ def to_histogram(probabilities: Values, total: int = TOTAL) -> Histogram:
 def _quantised(node: gs.Node, z: Mixture) -> tuple[Values, Mixture]:
     """Level probabilities of a QCFS over all channels, and the distribution of its output."""
     levels, phi = node.attrs["levels"], node.attrs["phi"]
-    unit = np.asarray(node.inputs[1].values, np.float64).reshape(-1, 1) / levels
+    unit = np.asarray(theta(node), np.float64).reshape(-1, 1) / levels
     if len(unit) not in (1, z.channels):  # a theta for every neuron: its mean stands for all
         unit = unit.mean(keepdims=True)
     reaching = z.reaching((np.arange(1, levels + 1) - phi)[None] * unit)

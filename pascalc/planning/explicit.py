@@ -19,7 +19,7 @@ from pascalc.rounding import declare
 
 
 def expose_counts(model: Model) -> list[str]:
-    """Write every QCFS activation out and make its spike counts an output of the network.
+    """Make the spike counts of every activation an output of the network, with every QCFS written out.
 
     Args:
         model: a network with explicit QCFS activations; changed in place.
@@ -29,9 +29,13 @@ def expose_counts(model: Model) -> list[str]:
     """
     names = []
     for neuron in neurons(model):
-        dtype = neuron.threshold.dtype
-        levels = model.constant(f"{neuron.name}/levels", np.asarray(neuron.levels, dtype))
-        count = _write_out(model, neuron, neuron.node.inputs[0], levels, neuron.node.inputs[1])
+        if neuron.thresholds is not None:
+            divided = _append(model, neuron, "Div", [neuron.node.outputs[0], neuron.node.inputs[2]])
+            count = _append(model, neuron, "Round", [divided])
+        else:
+            dtype = neuron.threshold.dtype
+            levels = model.constant(f"{neuron.name}/levels", np.asarray(neuron.levels, dtype))
+            count = _write_out(model, neuron, neuron.node.inputs[0], levels, neuron.node.inputs[1])
         out = gs.Variable(model.unique_name(f"count:{neuron.name}"), np.uint8, None)
         _append(model, neuron, "Cast", [count], out, to=int(onnx.TensorProto.UINT8))
         model.interface_outputs.append(declare(out))
@@ -41,7 +45,8 @@ def expose_counts(model: Model) -> list[str]:
 
 
 def make_adjustable(model: Model) -> dict[str, gs.Tensor]:
-    """Write every QCFS activation out with its parameters as inputs of the network.
+    """Write every activation out, as the QCFS that it is or comes nearest to, with its parameters as inputs of the
+    network.
 
     The inputs, of the activation's float type, are ``levels:<label>``, a scalar; ``threshold:<label>``, theta; and
     ``shift:<label>``, added to the pre-activation. The last two broadcast against a sample.
@@ -66,7 +71,7 @@ PARAMETERS = ("levels", "threshold", "shift")
 
 
 def _write_out(model: Model, neuron: Neuron, z: gs.Tensor, levels: gs.Tensor, threshold: gs.Tensor) -> gs.Tensor:
-    """Put operators in the place of the QCFS node; returns the tensor of spike counts."""
+    """Put operators in the place of the node; returns the tensor of spike counts."""
     node, out = neuron.node, neuron.node.outputs[0]
     node.inputs.clear()
     node.outputs.clear()

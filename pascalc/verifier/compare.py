@@ -26,10 +26,11 @@ import numpy as np
 
 from pascalc.errors import CompileError
 from pascalc.graph import Array
+from pascalc.timing import Held, Train
 from pascalc.verifier.networks import Values
 from pascalc.verifier.pairing import Feed, Layer, Output, Pairing
 from pascalc.verifier.record import MAX_ROOTS_SHOWN, Root, Verification
-from pascalc.verifier.watch import Watched
+from pascalc.verifier.watch import Watched, weighted_sum
 
 #: A bound in levels beyond which a current says nothing of the level.
 _WIDE = 0.25
@@ -109,14 +110,21 @@ class Comparison:
 
     def _bent(self, feed: Feed, trial: Trial) -> None:
         """What goes into a MaxPool, say, summed over time: where that is the source's, its maxima are, too. So they are
-        where it is a positive multiple, channel by channel: a threshold may be folded into the layer before."""
+        where it is a positive multiple, channel by channel: a threshold may be folded into the layer before. What is
+        held for a product has to be the same in every step."""
         given, expected = trial.got(feed.compiled), trial.expects(feed.source)
         if given is None:
             once(self.result.problems, f"the tensor '{feed.compiled}' could not be measured")
             return
-        if feed.steps > 1 and given.ndim and not len(given) % feed.steps:
-            with np.errstate(all="ignore"):
-                given = given.reshape(feed.steps, len(given) // feed.steps, *given.shape[1:]).sum(axis=0)
+        steps = feed.kind.steps
+        if steps > 1 and given.ndim and not len(given) % steps:
+            by_step = given.reshape(steps, len(given) // steps, *given.shape[1:])
+            if isinstance(feed.kind, Held):
+                differs = (by_step != by_step[0]) & ~(np.isnan(by_step) & np.isnan(by_step[0]))
+                once(self.result.problems, f"the tensor '{feed.compiled}': it changes over time" * bool(differs.any()))
+                given = by_step[0]
+            elif isinstance(feed.kind, Train):
+                given = weighted_sum(by_step, feed.kind.weighting)
         if given.shape == expected.shape and given.dtype == expected.dtype and given.dtype.kind == "f":
             given = given / _scale(expected, given)
         excess, problem = excess_of(expected, given, trial.total(feed.source), feed.ulps)
@@ -259,9 +267,16 @@ def root_margins(
     total = np.broadcast_to(0 if sums is None else sums, z.shape)[where]
     bound = _bound(layer, total, gain, u)
     # how far u lies from where the given count begins: from below, or from above
-    margin = np.abs(np.where(given > wanted, given - u, u - (given + 1)))
-    ulp = float(np.finfo(z.dtype).eps)
-    between = np.abs(u - np.maximum(given, wanted)) <= 2 * ulp * np.maximum(np.abs(u), 1)
+    crossed = np.where(given > wanted, given, given + 1)
+    steps = layer.source.thresholds
+    if steps is None:
+        margin = np.abs(crossed - u)
+        apart = np.abs(u - np.maximum(given, wanted))
+    else:
+        known = np.broadcast_to(steps[:, 0], (len(steps), *z.shape[1:]))
+        tau = known[(np.clip(crossed, 1, len(steps)) - 1, *where[1:])].astype(np.float64)
+        apart = margin = np.abs(tau - z[where]) * gain
+    between = apart <= 2 * float(np.finfo(z.dtype).eps) * np.maximum(np.abs(u), 1)
     return margin, bound, between & (np.abs(given - wanted) == 1)
 
 
@@ -314,7 +329,7 @@ def _check_told(expected: Array, total: Array | None, ulps: float, name: str) ->
 def levels_of(layer: Layer, activation: Array) -> tuple[Array, bool]:
     """The levels that the source's activations stand for, and whether they are multiples of theta/L."""
     with np.errstate(all="ignore"):
-        levels = activation / (layer.threshold / layer.levels).astype(activation.dtype)
+        levels = activation / layer.unit(layer.levels).astype(activation.dtype)
         nearest = np.rint(levels)
         fine = bool(np.all(np.abs(levels - nearest) <= 1e-3))
         return np.asarray(np.nan_to_num(nearest, copy=False, nan=-1, posinf=-1, neginf=-1), np.int16), fine
@@ -322,8 +337,7 @@ def levels_of(layer: Layer, activation: Array) -> tuple[Array, bool]:
 
 def activation_of(layer: Layer, counts: Array) -> Array:
     """The source's activation for these counts of the compiled neuron: count * (theta/L) where it is lossless."""
-    kind = layer.threshold.dtype
-    return np.asarray(counts.astype(kind) * (layer.threshold / kind.type(layer.most)))
+    return np.asarray(counts.astype(layer.threshold.dtype) * layer.unit(layer.most))
 
 
 def _difference(layer: Layer, counts: Array, levels: Array) -> Array:

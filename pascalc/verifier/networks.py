@@ -20,8 +20,10 @@ from pascalc import ops, pipeline
 from pascalc.files import read_bytes
 from pascalc.graph import Array, Model, is_ours
 from pascalc.modelfile import load, to_bytes
-from pascalc.neurons import Neuron, neurons
+from pascalc.neurons import Neuron
 from pascalc.passes import ANALYSIS
+from pascalc.passes.annotate_al import AnnotateAl
+from pascalc.passes.avoid_fusions import AvoidFusions
 from pascalc.probes import Kind, Probed, main_tensors
 from pascalc.rounding import AbsoluteProducts
 from pascalc.runtime import InferenceSession
@@ -34,8 +36,8 @@ def analysed(path: Path, levels: Mapping[str, int] | None = None) -> Model:
     """The source with its activations as operators; at other levels where they are given."""
     model = load(path)
     pipeline.run(model, ANALYSIS)
-    for neuron in neurons(model):
-        neuron.node.attrs["levels"] = (levels or {}).get(neuron.name, neuron.levels)
+    AnnotateAl(levels or {}).run(model)
+    AvoidFusions().run(model)  # pools whose sizes onnxruntime infers wrongly would contradict their shapes
     return model
 
 
@@ -139,6 +141,7 @@ class SourceNetworks:
         """Take the kinds of what is fed from a run of the reference."""
         self._kinds = {name: Kind.of(values[name]) for name in self._cuts}
         if self._known is not None:
+            AvoidFusions().run(self._known)
             self.bounds = AbsoluteProducts(self._known, self._kinds, self.pairing.shown(), self.threads)
             self._known = None
 

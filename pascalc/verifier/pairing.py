@@ -13,7 +13,7 @@ The first is settled here, by structure; the second is measured (pascalc/verifie
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,14 +21,15 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
+from pascalc.activations import to_qcfs
 from pascalc.codes import UNIT
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, captured, is_constant, is_operator, is_ours, living, producer
 from pascalc.linear import LAYERS, is_batched
 from pascalc.metadata import recorded_levels
 from pascalc.neurons import Neuron, before_accumulate, is_spiking, neurons
-from pascalc.rounding import adds, allowance, is_float, is_linear, summed_terms
-from pascalc.timing import Const, Current, Declined, Train, decide, time_types
+from pascalc.rounding import adds, allowance, is_float, is_linear, is_product, summed_terms
+from pascalc.timing import Analog, Const, Current, Declined, Held, TimeType, decide, time_types
 from pascalc.verifier.record import ComputedCheck, LayerCheck, Verification
 
 
@@ -71,16 +72,22 @@ class Layer:
         """The count of the compiled neuron that stands for theta; L where it is lossless."""
         return self.compiled.most
 
+    def unit(self, most: int) -> Any:
+        """The height of a level of the source where so many stand for theta."""
+        if most == self.source.levels:
+            return self.source.unit
+        return np.asarray(self.threshold / self.threshold.dtype.type(most))
+
 
 @dataclass(frozen=True)
 class Feed:
     """A tensor that goes into an operator that is computed, or not plain: its names in the source and in the compiled
-    network, how far rounding may move it, and the steps of its train in the compiled network."""
+    network, how far rounding may move it, and what it means over time in the compiled network."""
 
     source: str
     compiled: str
     ulps: float
-    steps: int = 1
+    kind: TimeType
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,10 @@ class _Pairs:
         return paired
 
     def _layer(self, neuron: Neuron, stand_in: Neuron, recorded: Mapping[str, Any]) -> None:
+        requantised = stand_in.levels != neuron.levels and recorded.get(neuron.name) == stand_in.levels
+        if requantised and neuron.thresholds is not None:  # at other levels it is the QCFS that comes nearest
+            to_qcfs(self.known, neuron.node)
+            neuron = replace(neuron, parameters=(neuron.threshold,))
         before, after = neuron.node.inputs[0], neuron.node.outputs[0]
         model = stand_in.model
         lossless = model is None or model.lossless
@@ -218,7 +229,7 @@ class _Pairs:
         if claimed != stand_in.levels:
             check.problems.append(f"it has {stand_in.levels} levels, and the file says that it has {claimed}")
         if stand_in.levels != neuron.levels:
-            if recorded.get(neuron.name) == stand_in.levels and 1 <= stand_in.levels <= ops.MAX_LEVELS:
+            if requantised:
                 self.result.requantised[neuron.name] = (neuron.levels, stand_in.levels)
                 self.found.requantised[neuron.name] = stand_in.levels
             else:
@@ -267,7 +278,9 @@ class _Pairs:
             for given in () if node is None else node.inputs:
                 cut = self.cuts.get(id(given))
                 reached.append(self.memo[id(given)] if cut is None else (cut, 1, 0))
-            longest, terms, depth = (max(column) for column in zip(*reached, strict=True))
+            # a product of two computed tensors has the errors of both
+            both = node is not None and is_product(node)
+            longest, terms, depth = (sum(c) if both else max(c) for c in zip(*reached, strict=True))
             self.memo[id(top)] = longest, terms, depth + (node is not None and adds(node))
             waiting.pop()
         longest, terms, depth = self.memo[id(tensor)]
@@ -299,7 +312,7 @@ class _Pairs:
         if places[0] != places[1] or not self._same_operator(node, twin, pairs):
             check.problems.append(f"the compiled network has another {twin.op} in place of the source's {node.op}")
             return
-        feeds = [Feed(a.name, b.name, self._ulps(a)) for a, b in pairs]
+        feeds = [Feed(a.name, b.name, self._ulps(a), Analog()) for a, b in pairs]
         choices = [t.name for t in outputs if t.dtype is not None and not is_float(t) and is_batched(t)]
         self.found.computed.append(Computed(check, feeds, [t.name for t in outputs], choices))
 
@@ -360,9 +373,8 @@ class _Pairs:
             for own, given in zip(node.inputs, twin.inputs, strict=True):
                 if own.is_empty() or is_constant(own):
                     continue
-                train = types.get(id(given))
-                steps = train.steps if isinstance(train, Train) else 1
-                self.found.bent.append(Feed(own.name, given.name, self._ulps(own), steps))
+                kind = types.get(id(given), Analog())
+                self.found.bent.append(Feed(own.name, given.name, self._ulps(own), kind))
 
     @staticmethod
     def _is_measured(node: gs.Node) -> bool:
@@ -377,10 +389,10 @@ def _is_plain(node: gs.Node) -> bool:
     if not is_linear(node):
         return False
     try:
-        decide(node, tuple(Const() if is_constant(t) or t.is_empty() else Current(UNIT, 1) for t in node.inputs))
+        types = tuple(Const() if is_constant(t) or t.is_empty() else Current(UNIT, 1) for t in node.inputs)
+        return not any(isinstance(wanted, Held) for wanted in decide(node, types).inputs)
     except Declined:
         return False
-    return True
 
 
 def is_random(operator: str) -> bool:
@@ -487,16 +499,37 @@ def _mismatches(source: Neuron, stand_in: Neuron) -> Iterator[str]:
     """What is wrong with a neuron, whatever the data."""
     model = stand_in.model
     start = source.phi if model is None else model.start(source.phi)
-    if np.float32(stand_in.phi) != np.float32(start):
+    if stand_in.thresholds is None and np.float32(stand_in.phi) != np.float32(start):
         yield f"its membrane starts at {stand_in.phi:g} of a spike, not at {start:g}"
     misfit = "" if model is None else model.misfit(stand_in.levels, stand_in.steps_in, stand_in.steps_out)
     if misfit:
         yield misfit
+    if model is None or model.threshold_form is not None:
+        yield from _other_thresholds(source, stand_in)
     if stand_in.threshold.dtype != source.threshold.dtype:
         yield f"it computes in {stand_in.threshold.dtype}, the source in {source.threshold.dtype}"
     for neuron, whose in ((source, "the source's"), (stand_in, "its")):
         if not neuron.in_range:
             yield f"{whose} threshold is not a positive number whose theta/L and L/theta are numbers, too"
+
+
+def _other_thresholds(source: Neuron, stand_in: Neuron) -> Iterator[str]:
+    """What differs between the thresholds of neurons that have one for each level. They are compared bit for bit: one
+    that is wrong by a single float shows in no run that does not hit it."""
+    wanted, given = source.thresholds, stand_in.thresholds
+    if wanted is None or given is None:
+        if wanted is not given:
+            has, other = ("the source's", "it has") if given is None else ("its", "the source's has")
+            yield f"{has} thresholds are given one by one, and {other} one theta for all levels"
+        return
+    if stand_in.levels != source.levels or wanted.shape != given.shape:
+        yield f"its thresholds have the shape {list(given.shape)}, the source's {list(wanted.shape)}"
+    elif not _same_array(wanted, given):
+        levels = np.nonzero(wanted != given)[0]  # none where only the types or the signs of zeros differ
+        which = f"threshold of level {levels[0] + 1} is" if levels.size else "thresholds are"
+        yield f"its {which} not the source's"
+    if not _same_array(source.unit, stand_in.unit):
+        yield "the height of its spikes is not the source's"
 
 
 def _fits(threshold: Any, tensor: gs.Tensor) -> bool:

@@ -42,7 +42,8 @@ class LayerCheck:
     Attributes:
         current_excess: the largest ratio of a current's difference from the source's to its rounding bound.
         half_points: of the root mismatches, those where the source's value lies on the point between the two levels, as
-            far as floats can tell. A quantiser that rounds half to even differs there from a spiking neuron.
+            far as floats can tell. A quantiser that rounds half to even differs there from QCFS. A neuron
+            with a threshold for each level does not, but rounding of its current may move it across.
         most: the count that stands for theta: L, or another number of lossy neuron models. ``lossless``: whether its
             counts are to be the source's levels; else they only approach them, and there are no roots.
         off: over the data, the sum of |count*L - level*most| with the levels of the source's own run; ``own_off``: the

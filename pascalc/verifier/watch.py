@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pascalc.codes import UNIT
+from pascalc.codes import UNIT, Weighting
 from pascalc.graph import Array
 from pascalc.neurons import Neuron
 from pascalc.runtime.kernels import KERNELS
@@ -48,7 +48,7 @@ def watch(layer: Layer, seen: Values, fed: Mapping[str, Array]) -> Watched:
     neuron = layer.compiled
     kernel = KERNELS[neuron.node.op]
     try:
-        right = kernel.run(current, neuron.threshold, **{name: neuron.node.attrs[name] for name in kernel.attributes})
+        right = kernel.run(current, *neuron.parameters, **{name: neuron.node.attrs[name] for name in kernel.attributes})
     except ValueError as error:
         return Watched(problem=f"it cannot be computed: {error}")
     if right.shape != fired.shape:
@@ -62,11 +62,15 @@ def watch(layer: Layer, seen: Values, fed: Mapping[str, Array]) -> Watched:
         return Watched(problem=f"its train has the type {train.dtype} and the shape {list(train.shape)}")
     steps, reads = neuron.steps_in, None if neuron.model is None else neuron.model.reads
     if steps > 1 and reads is not None:
-        weights = reads.weights(steps).astype(current.dtype).reshape(-1, *[1] * current.ndim)
-        with np.errstate(all="ignore"):
-            by_step = current.reshape(steps, len(current) // steps, *current.shape[1:])
-            current = (by_step if reads is UNIT else by_step * weights).sum(axis=0)
+        current = weighted_sum(current.reshape(steps, len(current) // steps, *current.shape[1:]), reads)
     return Watched(current, counts, misfired, not_binary)
+
+
+def weighted_sum(train: Array, weighting: Weighting) -> Array:
+    """The weighted sum over time of a train ``[steps, ...]``, in its own type."""
+    weights = weighting.weights(len(train)).astype(train.dtype).reshape(-1, *[1] * (train.ndim - 1))
+    with np.errstate(all="ignore"):
+        return np.asarray((train if weighting is UNIT else train * weights).sum(axis=0))
 
 
 def counts_of(neuron: Neuron, train: Array) -> tuple[Array | None, int]:

@@ -13,11 +13,13 @@ from __future__ import annotations
 from importlib import import_module
 
 from pascalc.ops import NEURON_MODELS
-from pascalc.runtime.kernels import qcfs
+from pascalc.runtime.kernels import multi_threshold, qcfs
 from pascalc.runtime.kernels.common import Events, FloatArray, Kernel
 
 #: The kernel of every neuron, by its operator.
-KERNELS: dict[str, Kernel] = {qcfs.KERNEL.operator.name: qcfs.KERNEL} | {
+KERNELS: dict[str, Kernel] = {
+    kernel.operator.name: kernel for kernel in (qcfs.KERNEL, multi_threshold.KERNEL, multi_threshold.SPIKING_KERNEL)
+} | {
     model.operator.name: import_module(f"{__name__}.{model.__module__.rpartition('.')[2]}").KERNEL
     for model in NEURON_MODELS.values()
 }

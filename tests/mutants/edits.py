@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from tests.mutants.networks import Subject
+from tests.mutants.networks import NEURONS, Subject
 from tests.small_networks import Array
 
 DOMAIN = "ai.pascalc"
@@ -42,7 +42,7 @@ class Net:
 
     @property
     def neurons(self) -> list[onnx.NodeProto]:
-        return [n for n in self.ours if n.op_type in ("PascIF", "QCFS")]
+        return [n for n in self.ours if n.op_type in NEURONS]
 
     @property
     def outputs(self) -> list[str]:

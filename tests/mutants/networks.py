@@ -17,13 +17,24 @@ from onnx import TensorProto, helper
 
 import pascalc
 from tests.helpers import session
-from tests.small_networks import Array, images, linear_network, residual_network, rows
+from tests.small_networks import (
+    Array,
+    attention_network,
+    gated_network,
+    images,
+    linear_network,
+    residual_network,
+    rows,
+    tokens,
+)
 from tests.test_graphs import CASES, Network, built
 from tests.test_quantisers import qonnx_network
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "fashion-mnist"
 SCHEDULES = ("unrolled", "collapsed")
 SAMPLES = 20
+#: The operators that are neurons.
+NEURONS = ("PascIF", "QCFS", "MultiThresholdIF", "MultiThreshold")
 #: Enough for a short run: one of each sort.
 QUICK = frozenset(
     (
@@ -267,6 +278,8 @@ def sources() -> list[Source]:
         Source("residual on a grid", residual_network(1, grid=True), {"image": images(SAMPLES, grid=True)}),
         Source("residual in batches of 4", residual_network(2, batch=4), {"image": images(SAMPLES)}),
         Source("linear", linear_network(), {"x": rows(SAMPLES)}),
+        Source("gates", gated_network(), {"image": images(SAMPLES)}),
+        Source("attention", attention_network(), {"x": tokens(SAMPLES)}),
         _with_data("QONNX", qonnx_network()),
     ]
     for name, make in MADE.items():

@@ -17,7 +17,7 @@ import onnxruntime as ort
 from onnx import numpy_helper
 
 from tests.fuzz.verdict import RUNTIME_ERRORS
-from tests.mutants.networks import Feeds, Subject, with_outputs
+from tests.mutants.networks import NEURONS, Feeds, Subject, with_outputs
 from tests.small_networks import Array
 
 #: Outputs and spike trains agree; only the outputs do; not even they.
@@ -83,7 +83,7 @@ class Oracle:
 
     @cached_property
     def _neurons(self) -> list[onnx.NodeProto]:
-        return [n for n in self.honest.graph.node if n.op_type in ("PascIF", "QCFS") and n.domain == "ai.pascalc"]
+        return [n for n in self.honest.graph.node if n.op_type in NEURONS and n.domain == "ai.pascalc"]
 
     def judge(self, mutant: onnx.ModelProto) -> Judgement:
         try:
@@ -138,7 +138,10 @@ class Oracle:
             levels, ratio = _integer(node, "levels"), len(a) // rows
             if len(a) != ratio * rows or len(a) % rows:
                 return False
-            theta = numpy_helper.to_array(next(t for t in self.honest.graph.initializer if t.name == node.input[1]))
+            theta = numpy_helper.to_array(next(t for t in self.honest.graph.initializer if t.name == node.input[-1]))
+            theta = (
+                theta * levels if len(node.input) > 2 else theta
+            )  # the height of a level, where each has a threshold
             steps_in, steps_out = _integer(node, "steps_in", 1), _integer(node, "steps_out", 1)
             if len(current) % steps_in or len(a) % steps_out:
                 return False

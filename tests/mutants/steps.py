@@ -40,6 +40,7 @@ def _(net: Net) -> str | None:
     name, make = net.pick(
         [("Accumulate", made("Accumulate", steps=1)), ("Accumulate 2", made("Accumulate", steps=2)),
          ("Spread", made("Spread", steps=1)), ("Spread 2", made("Spread", steps=2)),
+         ("Hold", made("Hold", steps=1)), ("Hold 2", made("Hold", steps=2)),
          ("Align", made("Align", steps_in=1, steps_out=2)), ("Align 1", made("Align", steps_in=1, steps_out=1)),
          ("neuron", neuron), ("neuron", neuron)]
     )  # fmt: skip
@@ -49,7 +50,7 @@ def _(net: Net) -> str | None:
 
 @kind("operator of ours missing")
 def _(net: Net) -> str | None:
-    node = net.pick(n for n in net.ours if n.op_type in ("Accumulate", "Spread", "Align"))
+    node = net.pick(n for n in net.ours if n.op_type in ("Accumulate", "Spread", "Hold", "Align"))
     if node is None:
         return None
     what = f"{node.op_type} {node.name}"

@@ -71,3 +71,60 @@ def test_damage_is_found(damage: Callable[[Model], None], message: str) -> None:
     assert message in str(caught.value)
     assert "internal error of pascalc" in str(caught.value)
     assert caught.value.node
+
+
+PRODUCTS = """
+network (float[N,2,2] x) => (float[N,2,2] y) <float theta = {2}> {
+  h = ai.pascalc.QCFS <levels = 4, phi = 0.5, label = "h"> (x, theta)
+  i = ai.pascalc.QCFS <levels = 2, phi = 0.5, label = "i"> (x, theta)
+  [gated] g = Mul (h, i)
+  y = MatMul (h, g)
+  }
+"""
+
+
+def held_longer(model: Model) -> None:
+    node(model, "Hold").attrs["steps"] = 3
+
+
+def not_summed(model: Model) -> None:
+    hold = node(model, "Hold")
+    accumulate = hold.inputs[0].inputs[0]
+    hold.inputs[0] = accumulate.inputs[0]
+
+
+def not_held(model: Model) -> None:
+    hold = node(model, "Hold")
+    (user,) = hold.outputs[0].outputs
+    user.inputs[[t is hold.outputs[0] for t in user.inputs].index(True)] = hold.inputs[0]
+
+
+def two_held(model: Model) -> None:
+    product = node(model, "Mul")
+    held = node(model, "Hold").outputs[0]
+    product.inputs[0] = held
+    product.inputs[1] = held
+
+
+def held_as_output(model: Model) -> None:
+    model.graph.outputs[0] = node(model, "Hold").outputs[0]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (held_longer, "Mul gets"),
+        (not_summed, "Hold declares 1 steps and gets"),
+        (not_held, "Mul gets"),
+        (two_held, "what is held meets no train"),
+        (held_as_output, "an output is still a train"),
+    ],
+)
+def test_damaged_products_are_found(damage: Callable[[Model], None], message: str) -> None:
+    model = loaded(parse(PRODUCTS))
+    pipeline.run(model, UNROLLED, stop_after="unroll-time")
+    assert run_pass(model, "verify-types") == 0
+    damage(model)
+    with pytest.raises(CompileError) as caught:
+        run_pass(model, "verify-types")
+    assert message in str(caught.value)

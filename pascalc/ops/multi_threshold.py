@@ -1,0 +1,113 @@
+"""The threshold form of an activation: a monotone step function, its steps written down one by one.
+
+    c = number of thresholds tau_1 <= ... <= tau_L that X has reached        the level
+    Y = c * unit
+
+QCFS is the case of equal distances. With the thresholds themselves no arithmetic is left in the comparison, so there is
+no rounding in it either, and what a quantiser does half way between two levels is said exactly: ``>`` at one threshold
+is ``>=`` at the next float. MultiThreshold is the name that FINN and QONNX have for it [Umuroglu & Jahre 2017].
+
+The spiking form sums its input steps in order, S = X[1] + ... + X[T_in], and sends s[t] = (S >= tau_t): all spikes
+first, like PascIF (pascalc/ops/pasc.py). The activation's body finds the level by bisection, in eight steps for up to
+255 levels; a threshold beyond the last is the last again, and the number is cut off at L. NaN reaches no threshold.
+"""
+
+from __future__ import annotations
+
+from pascalc.ops.base import Attribute, Operator
+
+_THRESHOLDS = (
+    "ascending, [levels, 1, ...]: a value a level, or a value a level and channel, with an axis of size 1 for the batch"
+)
+_UNIT = "the height of a level: a scalar, or one value a channel, shaped to broadcast against a sample"
+_PHI = Attribute("phi", "float", "the shift of the QCFS that comes nearest, with theta = L*unit; it is not used here")
+_LABEL = Attribute("label", "string", "the name of the neuron in the source network")
+
+#: The bisection's steps: enough for MAX_LEVELS.
+_POWERS = (128, 64, 32, 16, 8, 4, 2, 1)
+
+
+def _halving(power: int) -> str:
+    """One step of the bisection: so many rows of the table higher, if X has reached the threshold there."""
+    return f"""
+    power{power} = Constant <value_int: int = {power}> ()
+    stride{power} = Mul (power{power}, row)
+    stride{power}_short = Cast <to: int = 6> (stride{power})
+    higher{power} = Add (place{2 * power}, stride{power}_short)
+    tau{power} = Gather (table, higher{power})
+    fires{power} = GreaterOrEqual (X, tau{power})
+    place{power} = Where (fires{power}, higher{power}, place{2 * power})"""
+
+
+MULTI_THRESHOLD = Operator(
+    name="MultiThreshold",
+    doc="Monotone step function: the number of thresholds that X has reached, times unit. The activation whose levels "
+    "lie where its thresholds say; in a collapsed network it hands over the spike count (times unit) in one tensor.",
+    inputs={"X": "[N, ...], the pre-activation", "thresholds": _THRESHOLDS, "unit": _UNIT},
+    outputs={"Y": "[N, ...], level * unit"},
+    attributes=(Attribute("levels", "int", "L, the number of thresholds"), _PHI, _LABEL),
+    body="""
+    levels = Constant <value_int: int = @levels> ()
+    size = Size (thresholds)
+    row = Div (size, levels)
+    zero = Constant <value_int: int = 0> ()
+    one = Constant <value_int: int = 1> ()
+    columns = Range (zero, row, one)
+    row_shape = Shape <start: int = 1> (thresholds)
+    first = Reshape (columns, row_shape)
+    below_long = Sub (first, row)
+    below = Cast <to: int = 6> (below_long)
+    shape = Shape (X)
+    minus_one = Constant <value_ints: ints = [-1]> ()
+    place256 = Expand (below, shape)
+    last = Gather (thresholds, minus_one)
+    most = Constant <value_ints: ints = [255]> ()
+    more_shape = Concat <axis: int = 0> (most, row_shape)
+    more = Expand (last, more_shape)
+    padded = Concat <axis: int = 0> (thresholds, more)
+    table = Reshape (padded, minus_one)
+"""
+    + "".join(_halving(power) for power in _POWERS)
+    + """
+    rows = Sub (place1, below)
+    row_short = Cast <to: int = 6> (row)
+    number_int = Div (rows, row_short)
+    number = CastLike (number_int, X)
+    most_levels = CastLike (levels, X)
+    level = Min (number, most_levels)
+    Y = Mul (level, unit)
+    """,
+)
+
+MULTI_THRESHOLD_IF = Operator(
+    name="MultiThresholdIF",
+    doc="PASC integrate-and-fire neuron whose thresholds are given one by one: as many spikes as thresholds were "
+    "reached by sum_t(X), all spikes first. The batch axis carries time, step by step: [steps*N, ...].",
+    inputs={"X": "[steps_in*N, ...], the input current of every step", "thresholds": _THRESHOLDS, "unit": _UNIT},
+    outputs={"Y": "[steps_out*N, ...], the spike train: 0 or unit in every step"},
+    attributes=(
+        Attribute("levels", "int", "L, the number of thresholds"),
+        Attribute("steps_in", "int", "time steps of the input current"),
+        Attribute("steps_out", "int", "time steps of the emitted train: L"),
+        _PHI,
+        _LABEL,
+    ),
+    body="""
+    one = Constant <value_ints: ints = [1]> ()
+    zero = Constant <value_ints: ints = [0]> ()
+    minus_one = Constant <value_ints: ints = [-1]> ()
+    steps_in_int = Constant <value_int: int = @steps_in> ()
+    steps_in = Reshape (steps_in_int, one)
+    by_step = Concat <axis: int = 0> (steps_in, minus_one)
+    sample = Shape <start: int = 1> (X)
+    by_sample = Concat <axis: int = 0> (minus_one, sample)
+    currents = Reshape (X, by_step)
+    sum = Einsum <equation: string = "tm->m"> (currents)
+    total = Reshape (sum, by_sample)
+    current = Unsqueeze (total, zero)
+    fires = GreaterOrEqual (current, thresholds)
+    spikes = CastLike (fires, X)
+    train = Reshape (spikes, by_sample)
+    Y = Mul (train, unit)
+    """,
+)
