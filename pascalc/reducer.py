@@ -29,6 +29,7 @@ import onnx.shape_inference
 from pascalc.errors import CompileError
 from pascalc.files import beside, reason, unwinding, write_atomically
 from pascalc.modelfile import check_output, load, to_bytes
+from pascalc.protos import subgraphs
 
 Progress = Callable[[int, int], None]
 Model = onnx.ModelProto
@@ -323,8 +324,7 @@ def _prune(model: Model) -> None:
 def _used(node: onnx.NodeProto) -> Iterator[str]:
     """The tensors that a node uses, its subgraphs included."""
     yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            yield from (o.name for o in graph.output)
-            for inner in graph.node:
-                yield from _used(inner)
+    for graph in subgraphs(node):
+        yield from (o.name for o in graph.output)
+        for inner in graph.node:
+            yield from _used(inner)

@@ -29,6 +29,7 @@ from pascalc.linear import check_convolution, is_layer
 from pascalc.modelfile import skeleton
 from pascalc.ops import DOMAIN, MAX_LEVELS
 from pascalc.passes.base import Pass
+from pascalc.protos import subgraphs
 
 Shape = list[Any] | None
 #: Element types and shapes by name.
@@ -180,9 +181,13 @@ def _check(proto: onnx.ModelProto, model: Model) -> Types:
 
 def _forget(proto: onnx.ModelProto) -> None:
     """Drop what the file says of shapes that follow from its inputs'; it may be stale."""
-    for value in proto.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    del proto.graph.value_info[:]
+    graphs = [proto.graph]
+    while graphs:
+        graph = graphs.pop()
+        for value in graph.output:
+            value.type.tensor_type.ClearField("shape")
+        del graph.value_info[:]
+        graphs += [inner for node in graph.node for inner in subgraphs(node)]
 
 
 def _contradiction(error: onnx.shape_inference.InferenceError, model: Model) -> CompileError:
