@@ -151,7 +151,7 @@ def _check(given: Sequence[str]) -> None:
             raise CompileError(f"{_named([parameter])} needs {_named([needed])}, which was not given", hint=why)
     if not ways:
         found = f"there is {_named(given)}, but nothing that" if given else "nothing"
-        raise CompileError(f"{found} decides the levels", hint=f"Give one of {_named(_WAYS)}.")
+        raise CompileError(f"{found} decides the levels", hint=f"Give one of {_named(_WAYS[:3])}, or a plan.")
 
 
 def _named(parameters: Sequence[str]) -> str:

@@ -72,11 +72,11 @@ WRONG = [
     ("correct", "correct calibration"),
     ("correct clusters", "correct calibration"),
     ("correct plan", "correct calibration"),
-    ("", "clusters budget steps plan"),
-    ("calibration", "calibration clusters budget steps plan"),
-    ("calibration correct", "calibration correct clusters budget steps plan"),
-    ("workers calibration", "workers calibration clusters budget steps plan"),
-    ("dask", "dask clusters budget steps plan"),
+    ("", "clusters budget steps"),
+    ("calibration", "calibration clusters budget steps"),
+    ("calibration correct", "calibration correct clusters budget steps"),
+    ("workers calibration", "workers calibration clusters budget steps"),
+    ("dask", "dask clusters budget steps"),
 ]
 
 
