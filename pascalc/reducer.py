@@ -11,6 +11,7 @@ candidate is a valid model. Four kinds of steps are tried until none makes the m
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
@@ -78,8 +79,10 @@ def reduce_model(
 
     Raises:
         CompileError: the model cannot be read, the command cannot be run, ends with status 0 on the model or takes too
-            long, or the output cannot be written.
+            long, the timeout is no positive, finite number, or the output cannot be written.
     """
+    if not 0 < timeout < math.inf:
+        raise CompileError(f"the timeout must be a positive, finite number of seconds, not {timeout:g}")
     source = Path(model)
     result = default_output(source) if output is None else Path(output)
     check_output(source, result)

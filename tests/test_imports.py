@@ -72,7 +72,7 @@ ALLOWED = {
     ),
     "cli": (
         "al compiler errors evaluator files graph inspector metadata modelfile ops passes planning reducer "
-        "reporter source tables verifier version workers"
+        "reporter source tables verifier version"
     ),
     "pascalc": "compiler errors evaluator inspector planning reporter verifier version",
     "__main__": "cli",
