@@ -19,6 +19,6 @@ Nothing in the verdict comes from the absence of something: what could not be me
 
 from __future__ import annotations
 
-from pascalc.verifier.run import verify
+from pascalc.verifier.checking import verify
 
 __all__ = ["verify"]
