@@ -16,7 +16,7 @@ from pascalc.errors import CompileError
 from pascalc.files import read_bytes
 from pascalc.folding import Progress
 from pascalc.graph import Model, is_ours
-from pascalc.metadata import LEVELS, source_is
+from pascalc.metadata import LEVELS, ann_is, recorded_correction, source_is
 from pascalc.modelfile import load
 from pascalc.neurons import is_spiking
 from pascalc.passes import ANALYSIS
@@ -32,7 +32,7 @@ from pascalc.verifier.record import Verification
 from pascalc.verifier.trials import Trials
 from pascalc.workers import check_sharing, working
 
-#: Random inputs where there is no data.
+#: Random inputs where there is no data, and nobody says how many.
 RANDOM_SAMPLES = 32
 #: What the inputs beside the data are drawn from: so many of the first samples, of so many bytes.
 KEPT_SAMPLES, KEPT_BYTES = 1000, 2**26
@@ -62,7 +62,7 @@ def verify(
         source: the ONNX file that was compiled.
         compiled: the ONNX file that came out.
         data: inputs (`pascalc.stream`); without them, random inputs are taken.
-        limit: only the first so many samples.
+        limit: only the first so many samples; without data so many random ones, by default 32.
         batch: samples a run.
         threads: threads of onnxruntime; by default one for each core.
         trust: take the source at the levels that the file says that it was compiled to, where these differ from its
@@ -97,7 +97,7 @@ def verify(
     _say_what_is_trusted(known, emitted, result)
     chance = np.random.default_rng(seed)
     if samples is None:
-        samples = random_inputs(known, min(limit or RANDOM_SAMPLES, RANDOM_SAMPLES), chance)
+        samples = random_inputs(known, limit or RANDOM_SAMPLES, chance)
     result.samples = len(samples)
     open_sizes = {v.name: open_axes(v) for v in known.interface_inputs}
     free_batch = samples.fixed_batch is not None and _takes_any_batch(emitted)
@@ -160,6 +160,8 @@ def _takes_any_batch(emitted: Model) -> bool:
 def _say_what_is_trusted(known: Model, emitted: Model, result: Verification) -> None:
     """What the verdict takes from the compiled file's own word."""
     result.source_recorded = source_is(emitted.metadata, known.digest)
+    if not ann_is(emitted.metadata, known.digest):
+        result.corrected = recorded_correction(emitted.metadata)
     if result.requantised:
         layers = ", ".join(f"{name}: {a} -> {b}" for name, (a, b) in result.requantised.items())
         result.trusted.append(

@@ -46,7 +46,12 @@ class Trials:
             raise
         for name, value in values.items():
             if not isinstance(value, np.ndarray):
-                raise CompileError("it gives a sequence, which cannot be compared", file=self.source.path, node=name)
+                raise CompileError(
+                    "it gives a sequence, which cannot be compared",
+                    file=self.source.path,
+                    node=name,
+                    hint="Export the network without sequences inside: with Split, Gather and Concat.",
+                )
         self.source.learn(values)
         return values
 
