@@ -52,6 +52,7 @@ class InferShapes(Pass):
 
     def run(self, model: Model) -> int:
         batched = _batched_inputs(model)
+        _check_outputs(model)
         proto, _ = skeleton(model)
         declared = _check(proto, model)
         rewrites = 0
@@ -139,6 +140,19 @@ def _batched_inputs(model: Model) -> set[str]:
         if isinstance(size, str) or size == first:
             batched.add(value.name)
     return batched
+
+
+def _check_outputs(model: Model) -> None:
+    """Sequences, optional values and maps have no time type, and nothing to compare them by."""
+    for value in model.interface_outputs:
+        kind = value.type.WhichOneof("value")
+        if kind not in (None, "tensor_type"):
+            raise CompileError(
+                f"an output is not a tensor ({kind.removesuffix('_type')})",
+                file=model.file,
+                node=value.name,
+                hint="Export the network with its tensors as outputs.",
+            )
 
 
 def _probe(proto: onnx.ModelProto, batched: set[str], model: Model, trains: bool = False) -> Types:

@@ -181,6 +181,14 @@ def test_verify_of_the_first_samples(folder: Path) -> None:
     text = run(*arguments)
     assert text.splitlines()[-1] == "equivalent"
     assert "2 samples, 1472 neurons: 0 root mismatches" in text
+    assert "disturbed inputs: 2 samples" in text
+
+
+@pytest.mark.parametrize(("options", "samples"), [((), 32), (("--limit", 3), 3), (("--limit", 40), 40)])
+def test_verify_of_random_samples(options: tuple[Any, ...], samples: int, folder: Path) -> None:
+    values = run_json("verify", folder / "model.onnx", folder / "snn.onnx", *options)
+    assert (values["samples"], values["data"]) == (samples, False)
+    assert values["layers"][0]["neurons"] == samples * 216
 
 
 def test_verify_of_a_broken_network_has_status_1(folder: Path, tmp_path: Path) -> None:

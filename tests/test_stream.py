@@ -232,9 +232,9 @@ def test_random_levels_are_tried_on_the_first_samples(tmp_path: Path, monkeypatc
     source = write(linear_network(), tmp_path / "model.onnx")
     pascalc.compile(source, tmp_path / "snn.onnx")
     asked = []
-    monkeypatch.setattr("pascalc.verifier.run.KEPT_SAMPLES", 3)
+    monkeypatch.setattr("pascalc.verifier.checking.KEPT_SAMPLES", 3)
     monkeypatch.setattr(
-        "pascalc.verifier.run.disturbed", lambda values, chance: asked.append(values) or disturbed(values, chance)
+        "pascalc.verifier.chance.disturbed", lambda values, chance: asked.append(values) or disturbed(values, chance)
     )
     x = rows(50)
     for name, last in (("a", 1), ("b", 2)):  # what comes behind makes no difference to what is drawn

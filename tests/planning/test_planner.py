@@ -160,8 +160,10 @@ def test_what_is_corrected_says_so(folder: Path) -> None:
     assert f"Corrected ({method})" in text
     said = f"the file says that it was corrected ({method}): compare it with the network that `compile --save-ann`"
     assert said in run("verify", model, snn, "--data", data, status=1)
+    assert pascalc.verify(model, snn, data).corrected == method
     assert "--save-ann" not in run("compile", model, "-o", snn, *options, "--save-ann", ann)
     run("verify", ann, snn, "--data", data)
+    assert pascalc.verify(ann, snn, data).corrected == ""
     # another network than the one that it was made from, which nobody has to be sent to
     write(residual_network(1), ann)
     assert said in run("verify", ann, snn, status=1)
