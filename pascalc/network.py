@@ -168,12 +168,18 @@ class Layout:
         layers: the linear layers, and the neurons that stand alone, in the order of the graph.
         neurons: all neurons, in the order of the graph.
         feeds: the edges: what reaches each linear layer and each neuron, by the identity of its node.
+        types: what every tensor means over time, by identity; what is missing is constant.
     """
 
     model: Model
     layers: tuple[LayerNode, ...]
     neurons: tuple[Neuron, ...]
     feeds: Mapping[int, Feed]
+    types: Types
+
+    def reads(self, tensor: gs.Tensor) -> Reads:
+        """What is read from a tensor."""
+        return Reads.of(self.types.get(id(tensor), Const()))
 
     @property
     def macs(self) -> Macs | None:
@@ -236,7 +242,7 @@ def layout(model: Model) -> Layout:
             feeds[id(node)] = Feed.of(rows[-1].source)
         elif id(node) in alone:
             rows.append(_alone(found[id(node)], alone[id(node)], types))
-    return Layout(model, tuple(rows), tuple(found.values()), feeds)
+    return Layout(model, tuple(rows), tuple(found.values()), feeds, types)
 
 
 def threshold_range(threshold: NDArray[Any]) -> float | list[float]:

@@ -66,11 +66,12 @@ ALLOWED = {
         "al energy errors folding graph modelfile network neurons passes pipeline rates rounding "
         "runtime stream tables version workers"
     ),
+    "export": "errors files graph linear modelfile network neurons ops runtime stream version",
     "compiler": (
         "al errors files graph inspector metadata modelfile neurons ops passes pipeline planning source version"
     ),
     "cli": (
-        "al compiler errors evaluator files graph inspector metadata modelfile ops passes planning reducer "
+        "al compiler errors evaluator export files graph inspector metadata modelfile ops passes planning reducer "
         "reporter source tables verifier version workers"
     ),
     "pascalc": "compiler errors evaluator inspector planning reporter verifier version",
