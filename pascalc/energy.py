@@ -117,27 +117,6 @@ class Layer:
         return sum(self.neuron.operations(self.levels, steps_in or self.steps_in))
 
 
-def resets(levels: int, steps_in: int) -> int:
-    """Membrane updates of one PASC neuron: T_in + max(T_in, L) - 1 + L, which is 3L - 1 for T_in = L.
-
-    The count for T_in = L is the paper's; that for other T_in is ours, of the same three stages.
-    """
-    return steps_in + max(steps_in, levels) - 1 + levels
-
-
-def counter_updates(levels: int, steps_in: int) -> int:
-    """Spike counter updates of one PASC neuron: T_in + max(T_in, L) - 1, which is 2L - 1 for T_in = L.
-
-    The count for T_in = L is the paper's; that for other T_in is ours, of the first two stages.
-    """
-    return steps_in + max(steps_in, levels) - 1
-
-
-def neuron_operations(levels: int, steps_in: int) -> int:
-    """Operations of one PASC neuron, resets and counter updates: 5L - 2 for T_in = L (PASCAL, appendix A.4)."""
-    return resets(levels, steps_in) + counter_updates(levels, steps_in)
-
-
 def neurons_per_accumulate(fan_in: int, spike_rate: float) -> float:
     """r' = 1 / (fan_in * SpikeRate) (PASCAL, section 4.2); infinity where nothing spikes.
 

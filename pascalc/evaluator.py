@@ -15,9 +15,8 @@ from pascalc.answers import answers, scores
 from pascalc.errors import CompileError
 from pascalc.folding import Progress, fold
 from pascalc.graph import Array, Model
-from pascalc.labels import distinct
 from pascalc.modelfile import load, to_bytes
-from pascalc.neurons import Neuron, add_spikes, analysed_neurons
+from pascalc.neurons import Neuron, add_spikes, analysed_neurons, distinct
 from pascalc.rates import network_spike_rate
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import signal
 import stat
 import threading
@@ -216,12 +217,40 @@ def write_together(files: Sequence[tuple[Path, Chunks]]) -> None:
                 temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes ``path`` at the end of the block; where the block fails, nothing is left.
+
+    Raises:
+        CompileError: ``path`` is something else than an empty folder, or its folder is missing or not writable; what
+            was there is untouched. An OSError in the block is told as one of writing ``path``.
+    """
+    with unwinding():
+        temporary = None
+        try:
+            target = _resolved(path)
+            if target.is_dir() and any(target.iterdir()):
+                hint = "Nothing was written; name a new folder, or an empty one."
+                raise CompileError("this folder has something in it", file=path, hint=hint)
+            if target.exists() and not target.is_dir():
+                raise FileExistsError(errno.EEXIST, "this is a file, and a folder is to be written")
+            temporary = target.parent / f".pascalc.{secrets.token_hex(8)}"
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.iterdir():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            temporary.replace(target)
+        except OSError as error:
+            raise _not_written(path, error) from error
+        finally:
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _target(path: Path) -> Path:
     """What is written for ``path``: the file that its links lead to."""
-    try:
-        target = real(path)
-    except ValueError as error:  # a name that no file can have
-        raise OSError(errno.EINVAL, str(error)) from error
+    target = _resolved(path)
     if target.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if target.is_dir():
@@ -229,6 +258,13 @@ def _target(path: Path) -> Path:
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return target
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return real(path)
+    except ValueError as error:  # a name that no file can have
+        raise OSError(errno.EINVAL, str(error)) from error
 
 
 def _write_temporary(target: Path, chunks: Chunks, moves: list[tuple[Path, Path]]) -> None:

@@ -10,11 +10,10 @@ import onnx
 
 from pascalc import pipeline
 from pascalc.graph import Model
-from pascalc.labels import distinct, is_compiled
-from pascalc.layers import count_macs, threshold_range
 from pascalc.metadata import recorded_not_spiking
 from pascalc.modelfile import load
-from pascalc.neurons import analysed_neurons, neurons
+from pascalc.network import layout, threshold_range
+from pascalc.neurons import analysed_neurons, distinct, is_compiled
 from pascalc.passes import UNROLLED
 
 
@@ -70,6 +69,7 @@ def inspect(path: str | Path) -> Inspection:
 
 def inspect_model(model: Model, thresholds: dict[str, Any] | None = None) -> Inspection:
     """Inspect a model in memory; ``thresholds`` are shown in place of the graph's own."""
+    network = layout(model)
     found = [
         NeuronInfo(
             name=n.name,
@@ -77,11 +77,11 @@ def inspect_model(model: Model, thresholds: dict[str, Any] | None = None) -> Ins
             levels=n.levels,
             steps_in=n.steps_in,
             steps_out=n.steps_out,
-            fan_in=n.fan_in,
+            fan_in=network.fan_in(n),
         )
-        for n in neurons(model)
+        for n in network.neurons
     ]
-    counted = count_macs(model)
+    counted = network.macs
     noted = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "unroll-time"]
     return Inspection(
         inputs=[_describe(v) for v in model.interface_inputs],

@@ -15,8 +15,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from pascalc.errors import CompileError
-from pascalc.graph import BATCH, Array, Model, has_tensor, is_constant, is_operator, producer, set_input
-from pascalc.ops import DOMAIN
+from pascalc.graph import BATCH, Array, Model, has_tensor, is_constant, is_operator, set_input
 
 #: The operators with a weight, and where the bias of each lies.
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -170,18 +169,6 @@ def product_macs(node: gs.Node) -> int | None:
     if not out or not left or not all(isinstance(d, int) for d in (*out[1:], left[-1])):
         return None
     return int(prod(out[1:]) * left[-1])
-
-
-def nearest_layer(tensor: gs.Tensor) -> gs.Node | None:
-    """The linear layer whose sums reach the tensor through element-wise, pooling and shape operators, if there is
-    exactly one way back."""
-    node = producer(tensor)
-    while node is not None and not is_layer(node):
-        variable = [t for t in node.inputs if not is_constant(t) and not t.is_empty()]
-        if len(variable) != 1 or node.domain == DOMAIN:
-            return None
-        node = producer(variable[0])
-    return node
 
 
 def is_batched(tensor: gs.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The neurons of a network as records: what inspection, evaluation and verification read from the graph."""
+"""The neurons of a network as records, each with a label: what evaluation and verification read from the graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pascalc import ops, pipeline
 from pascalc.activations import has_thresholds, is_activation, theta
 from pascalc.errors import CompileError
 from pascalc.graph import Model, has_tensor, is_constant, is_ours, producer
-from pascalc.linear import fan_in, nearest_layer
 from pascalc.passes import ANALYSIS
 
 
@@ -29,7 +28,6 @@ class Neuron:
         threshold: theta as the node has it, a scalar or one value a channel; L where it was folded into the weights.
         parameters: the inputs of the node behind the current, as they are: theta; or a threshold for each level, and
             the height of a level.
-        fan_in: products that a neuron's input sums; None where several layers are mixed.
     """
 
     name: str
@@ -40,7 +38,6 @@ class Neuron:
     parameters: tuple[np.ndarray[Any, np.dtype[Any]], ...]
     steps_in: int
     steps_out: int
-    fan_in: int | None
 
     def alone(self) -> Neuron:
         """The record without the graph around it, which holds all weights."""
@@ -79,11 +76,6 @@ class Neuron:
             values = [self.threshold, self.threshold.dtype.type(self.most) / self.threshold, self.unit]
             return all(bool(np.all(np.isfinite(v) & (v >= kind.tiny))) for v in values)
 
-    @property
-    def spiking(self) -> bool:
-        """Whether its output is a train of spikes; an activation hands over its count in one step."""
-        return self.node.op not in ops.ACTIVATIONS
-
 
 def neurons(model: Model) -> list[Neuron]:
     """The network's layers of neurons, in the order of the graph.
@@ -95,7 +87,6 @@ def neurons(model: Model) -> list[Neuron]:
     for node in model.graph.nodes:
         if is_neuron(node):
             _check(model, node)
-            layer = nearest_layer(node.inputs[0])
             found.append(
                 Neuron(
                     name=node.attrs["label"],
@@ -106,7 +97,6 @@ def neurons(model: Model) -> list[Neuron]:
                     parameters=tuple(np.asarray(t.values) for t in node.inputs[1:]),
                     steps_in=node.attrs.get("steps_in", 1),
                     steps_out=node.attrs.get("steps_out", 1),
-                    fan_in=None if layer is None else fan_in(layer),
                 )
             )
     return found
@@ -139,6 +129,32 @@ def analysed_neurons(model: Model) -> list[Neuron]:
 def is_spiking(model: Model) -> bool:
     """Whether the network is stepped through time."""
     return any(is_ours(node, *ops.OPERATORS) and node.op not in ops.ACTIVATIONS for node in model.graph.nodes)
+
+
+def is_compiled(model: Model) -> bool:
+    """Whether the network came out of the compiler: it spikes, or says so."""
+    return is_spiking(model) or "pascalc.version" in model.metadata
+
+
+def distinct(model: Model) -> Model:
+    """A network as it was loaded, if it is a source, whose activations get labels of their own when they are
+    recognised, or if the labels of its neurons differ.
+
+    Raises:
+        CompileError: two neurons of a compiled network have one label.
+    """
+    seen: set[str] = set()
+    labelled = [node for node in model.graph.nodes if is_neuron(node) and "label" in node.attrs]
+    for label in (node.attrs["label"] for node in labelled if is_compiled(model)):
+        if label in seen:
+            raise CompileError(
+                "two layers of neurons have this label",
+                file=model.file,
+                node=label,
+                hint="Compile the source network again, or give each a label of its own.",
+            )
+        seen.add(label)
+    return model
 
 
 def add_spikes(model: Model, neuron: Neuron, name: str) -> gs.Tensor:

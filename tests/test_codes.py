@@ -119,7 +119,6 @@ class Digital(NeuronModel):
     reads = None  # sums over time
     any_length = True
     lossless = True
-    stages = ("all",)
 
     def steps_out(self, levels: int) -> int:
         return levels.bit_length()

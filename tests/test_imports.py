@@ -32,7 +32,7 @@ ALLOWED = {
     "data": "errors filekinds files graph hints",
     "entry": "al errors",
     "limits": "errors graph protos",
-    "linear": "errors graph ops",
+    "linear": "errors graph",
     "observed": "runtime",
     "probes": "errors graph ops protos runtime",
     "quantisers": "errors graph protos",
@@ -50,28 +50,28 @@ ALLOWED = {
     "step_functions": "errors graph modelfile rounding runtime",
     "passes": "activations al codes constants errors graph linear modelfile observed ops protos step_functions timing",
     "pipeline": "errors files graph modelfile passes",
-    "neurons": "activations errors graph linear ops passes pipeline",
-    "labels": "errors graph neurons",
-    "layers": "energy errors graph linear neurons ops timing",
+    "neurons": "activations errors graph ops passes pipeline",
+    "network": "energy errors graph linear neurons ops timing",
     "verifier": (
         "activations answers codes errors files folding graph linear metadata modelfile neurons ops passes "
         "pipeline probes rounding runtime stream tables timing workers"
     ),
-    "evaluator": "answers errors folding graph labels modelfile neurons rates rounding runtime stream workers",
-    "inspector": "graph labels layers metadata modelfile neurons passes pipeline",
+    "evaluator": "answers errors folding graph modelfile neurons rates rounding runtime stream workers",
+    "inspector": "graph metadata modelfile network neurons passes pipeline",
     "planning": (
-        "activations al answers energy errors folding graph layers linear modelfile neurons passes pipeline "
+        "activations al answers energy errors folding graph linear modelfile network neurons passes pipeline "
         "rates rounding runtime source stream tables workers"
     ),
     "reporter": (
-        "al energy errors folding graph labels layers modelfile neurons passes pipeline rates rounding "
+        "al energy errors folding graph modelfile network neurons passes pipeline rates rounding "
         "runtime stream tables version workers"
     ),
+    "export": "errors files graph linear modelfile network neurons ops runtime stream version",
     "compiler": (
         "al errors files graph inspector metadata modelfile neurons ops passes pipeline planning source version"
     ),
     "cli": (
-        "al compiler errors evaluator files graph inspector metadata modelfile ops passes planning reducer "
+        "al compiler errors evaluator export files graph inspector modelfile ops passes planning reducer "
         "reporter source tables verifier version"
     ),
     "pascalc": "compiler errors evaluator inspector planning reporter verifier version",

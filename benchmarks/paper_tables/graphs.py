@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 
 from pascalc import pipeline
 from pascalc.energy import ASSUMED_SPIKE_RATE, Layer
-from pascalc.layers import layer_nodes
 from pascalc.modelfile import load
+from pascalc.network import layout
 from pascalc.ops import DOMAIN, DOMAIN_VERSION
 from pascalc.passes import ANALYSIS
 
@@ -145,4 +145,4 @@ def analyse(model: onnx.ModelProto) -> list[Layer]:
         network = load(file)
         pipeline.run(network, ANALYSIS)
         # steps follow from the levels that a table gives the layers
-        return [replace(x.energy_layer(ASSUMED_SPIKE_RATE), steps_read=None) for x in layer_nodes(network)]
+        return [replace(x.energy_layer(ASSUMED_SPIKE_RATE), steps_read=None) for x in layout(network).layers]

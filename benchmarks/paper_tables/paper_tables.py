@@ -20,13 +20,12 @@ from pascalc.energy import (
     FP32,
     INT8,
     Layer,
-    counter_updates,
     effective_steps_paper,
     energy_full,
     energy_paper,
     normalised_steps_paper,
-    resets,
 )
+from pascalc.ops import Pasc
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -223,10 +222,10 @@ def operation_rows() -> list[list[str]]:
         layers = with_levels(spiking(network), levels)
         macs = sum(x.macs for x in network)
         accumulates = sum(x.macs * x.spike_rate for x in network if x.spike_rate is not None)
-        counts = [
-            sum(x.neurons * count(x.levels, x.steps_in) for x in layers)
-            for count in (resets, counter_updates, lambda levels, _: levels)
-        ]
+        stages = [[x.neurons * count for count in Pasc.operations(x.levels, x.steps_in)] for x in layers]
+        integrate, correct, emit = map(sum, zip(*stages, strict=True))
+        counters = (integrate + correct) // 2  # the other half of the first two stages are membrane updates
+        counts = [counters + emit, counters, sum(x.neurons * x.levels for x in layers)]
         rows.append(
             [
                 name,

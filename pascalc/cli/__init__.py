@@ -13,6 +13,7 @@ from pascalc.cli.checking import (
     verify_command,
 )
 from pascalc.cli.compiling import compile_command, histogram_command, plan_command
+from pascalc.cli.exporting import export_command
 from pascalc.cli.group import Group
 from pascalc.version import __version__
 
@@ -29,6 +30,6 @@ def main(debug: bool) -> None:
 
 for _command in (
     *(compile_command, plan_command, histogram_command, verify_command, eval_command, inspect_command),
-    *(report_command, reduce_command, passes_command),
+    *(report_command, reduce_command, passes_command, export_command),
 ):
     main.add_command(_command)

@@ -97,7 +97,6 @@ class IntegrateAndFire(NeuronModel):
     reads = UNIT
     any_length = False
     lossless = False
-    stages = ("integrate and fire",)
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_LEVELS:

@@ -25,7 +25,6 @@ class NeuronModel(ABC):
         any_length: whether it takes a train of any length, and an analog current in one step; else a train as long as
             the one that it sends.
         lossless: whether its count is the level of QCFS, for every input; else it only approaches it.
-        stages: what its operations are counted by, see :meth:`operations`.
     """
 
     name: ClassVar[str]
@@ -35,7 +34,6 @@ class NeuronModel(ABC):
     reads: ClassVar[Weighting | None]
     any_length: ClassVar[bool]
     lossless: ClassVar[bool]
-    stages: ClassVar[tuple[str, ...]]
 
     @classmethod
     def summary(cls) -> str:

@@ -89,7 +89,6 @@ class Pasc(NeuronModel):
     reads = UNIT
     any_length = True
     lossless = True
-    stages = ("integrate", "correct", "emit")
 
     def steps_out(self, levels: int) -> int:
         return levels

@@ -1,6 +1,6 @@
 """Effective time steps of a network at given levels.
 
-The network is unrolled at these levels, and counted by the same walk as `pascalc report` counts it (`pascalc.layers`):
+The network is unrolled at these levels, and counted by the same walk as `pascalc report` counts it (`pascalc.network`):
 what is said of a plan is what the report says of the network that is compiled with it.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from pascalc import energy, pipeline
 from pascalc.al.metrics import Histogram
 from pascalc.errors import CompileError
-from pascalc.layers import LayerNode, layer_nodes
+from pascalc.network import LayerNode, layout
 from pascalc.passes import ANALYSIS, UNROLLED
 from pascalc.passes.annotate_al import AnnotateAl
 from pascalc.rates import network_spike_rate
@@ -50,7 +50,9 @@ def fed_layers(source: Network, levels: Mapping[str, int]) -> list[LayerNode]:
     """
     model = network_of(source)
     pipeline.run(model, [*ANALYSIS, AnnotateAl(levels), *UNROLLED[len(ANALYSIS) :]])
-    found = [node for node in layer_nodes(model) if node.neuron is not None]
+    network = layout(model)
+    network.check_sizes()
+    found = [layer for layer in network.layers if layer.neuron is not None]
     if not found:
         raise CompileError("this network has no QCFS activation to plan levels for", file=source)
     return found
@@ -76,7 +78,7 @@ def effective_steps(
         CompileError: as `fed_layers`.
     """
     layers = fed_layers(source, levels)
-    own = {x.neuron.name: (x.neuron.levels, x.neurons) for x in layers if x.neuron is not None}
+    own = {x.neuron.name: (x.neuron.levels, x.energy_layer(None).neurons) for x in layers if x.neuron is not None}
     rates = None
     if histograms is not None:
         rates = {name: (mean_count(h) * own[name][0] / h.levels, own[name][1]) for name, h in histograms.items()}

@@ -30,10 +30,9 @@ from pascalc.energy import (
 )
 from pascalc.errors import CompileError
 from pascalc.graph import Model
-from pascalc.labels import distinct
-from pascalc.layers import LayerNode, Macs, layer_nodes, threshold_range
 from pascalc.modelfile import load
-from pascalc.neurons import analysed_neurons, is_spiking
+from pascalc.network import LayerNode, Macs, layout, threshold_range
+from pascalc.neurons import analysed_neurons, distinct, is_spiking
 from pascalc.passes import UNROLLED
 from pascalc.rates import network_spike_rate
 from pascalc.reporter.measure import Measurement, measure
@@ -225,7 +224,9 @@ def report(
         analysed_neurons(model)
     else:
         pipeline.run(model, UNROLLED)
-    nodes = layer_nodes(model)
+    network = layout(model)
+    network.check_sizes()
+    nodes = network.layers
     if not any(node.neurons for node in nodes):
         raise CompileError(
             "no layer of this network spikes",
@@ -303,14 +304,14 @@ def _layer(node: LayerNode, assumed: Layer, actual: Layer, measured: Measurement
         steps_read=node.reads.steps,
         folded=node.reads.folded,
         fan_in=node.fan_in,
-        macs=node.macs,
-        neurons=node.neurons,
-        stage_operations=tuple(n * node.neurons for n in node.model.operations(node.most, node.steps_in)),
+        macs=assumed.macs,
+        neurons=assumed.neurons,
+        stage_operations=tuple(n * assumed.neurons for n in node.model.operations(node.most, node.steps_in)),
         code=None if neuron is None else node.model.code.name,
         spike_rate_assumed=assumed.spike_rate,
         spike_rate_measured=rate,
-        accumulates_assumed=None if assumed.spike_rate is None else node.macs * assumed.spike_rate,
-        accumulates_measured=None if rate is None else node.macs * rate,
+        accumulates_assumed=None if assumed.spike_rate is None else assumed.macs * assumed.spike_rate,
+        accumulates_measured=None if rate is None else assumed.macs * rate,
         r_assumed=neurons_per_accumulate(node.fan_in, ASSUMED_SPIKE_RATE),
         r_measured=None if not rate else neurons_per_accumulate(node.fan_in, rate),
         relative_cost_paper=None if neuron is None else effective_steps_paper([assumed]).mean / node.levels,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pascalc.folding import Pool, Progress, fold
 from pascalc.graph import Array, Model
-from pascalc.layers import LayerNode
 from pascalc.modelfile import to_bytes
+from pascalc.network import LayerNode
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
 from pascalc.runtime.kernels import Events

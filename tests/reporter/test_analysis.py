@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 import pascalc
 from pascalc.al import Histogram, make_plan
-from pascalc.energy import FP32, INT8, Layer, effective_steps_full, energy_full, neuron_operations, relative_cost
+from pascalc.energy import FP32, INT8, Layer, effective_steps_full, energy_full, relative_cost
 from pascalc.errors import CompileError
 from pascalc.modelfile import load, save
 from pascalc.reporter import LayerReport, Report, report
@@ -65,7 +65,8 @@ def test_stages_of_a_neuron(measured: Report) -> None:
     join = by_name(measured)["conv3"]  # L = 2, T = 8: 8 steps with input, 7 without, 2 of emission
     assert join.stage_operations == (2 * 8 * 216, 2 * 7 * 216, 2 * 216)
     for layer in measured.layers:
-        assert sum(layer.stage_operations) == layer.neurons * neuron_operations(layer.levels, layer.steps_in)
+        L, T = layer.levels, layer.steps_in
+        assert sum(layer.stage_operations) == layer.neurons * (2 * T + 2 * (max(T, L) - 1) + L)
 
 
 def test_spike_rates_are_those_of_the_traced_spikes(measured: Report, trains: dict[str, np.ndarray]) -> None:
@@ -202,7 +203,7 @@ def test_neurons_that_no_layer_is_left_for_stand_alone(tmp_path: Path) -> None:
         ("right", "right", 18, 0, 72, "spikes"),  # what its layer reads
         ("sum", "sum", 1, 0, 72, "currents"),
     ]
-    operations = sum(neuron_operations(L, T) for L, T in ((4, 1), (2, 4), (4, 4), (4, 4)))
+    operations = sum(2 * T + 2 * (max(T, L) - 1) + L for L, T in ((4, 1), (2, 4), (4, 4), (4, 4)))
     assert result.full_energy[0].neurons == pytest.approx(0.9 * 72 * operations)
 
 

@@ -17,6 +17,9 @@ from pascalc.al import Plan
 from pascalc.al.plan import LayerPlan
 from pascalc.cli import main
 from pascalc.energy import relative_cost
+from pascalc.modelfile import load
+from pascalc.network import layout
+from pascalc.neurons import analysed_neurons
 from pascalc.planning import planner
 from pascalc.planning.calibrate import measure
 from pascalc.planning.sensitivity import Search
@@ -149,6 +152,47 @@ def test_products_of_computed_tensors_cost_something(tmp_path: Path) -> None:
     assert found.macs.total == pascalc.inspect(source).macs
 
 
+def edges(path: Path) -> dict[str, tuple[list[str], list[str]]]:
+    """What reaches each layer and each neuron, by its name: from where, and through which operators."""
+    model = load(path)
+    analysed_neurons(model)
+    network = layout(model)
+    names = {id(x.node): x.name for x in network.layers if x.node is not None}
+    names |= {id(neuron.node): neuron.name for neuron in network.neurons}
+    found = {}
+    for key, feed in network.feeds.items():
+        origins = [names[id(node)] for node in (*feed.layers, *feed.neurons)] + [tensor.name for tensor in feed.inputs]
+        found[names[key]] = (sorted(origins), sorted(node.op for node in feed.through))
+    return found
+
+
+def test_edges_lead_through_joins_and_pools(tmp_path: Path) -> None:
+    source = write(residual_network(), tmp_path / "model.onnx")
+    pascalc.compile(source, tmp_path / "snn.onnx")
+    assert edges(tmp_path / "snn.onnx") == {
+        "conv1": (["image"], []),
+        "stem": (["conv1"], []),
+        "conv2": (["stem"], ["MaxPool"]),  # maxima are taken of the spikes
+        "left": (["conv2"], []),
+        "conv3": (["left"], []),
+        "join": (["conv3", "stem"], ["Add", "Align", "MaxPool"]),
+        "conv4": (["join"], []),
+        "deep": (["conv4"], []),
+        "fc1": (["deep"], ["AveragePool", "Flatten", "MaxPool"]),
+        "hidden": (["fc1"], []),
+        "fc2": (["hidden"], []),
+    }
+
+
+def test_a_sum_over_time_hides_the_layer_behind_it(tmp_path: Path) -> None:
+    """The fan-in of inspect is that of one layer which feeds the neuron step by step."""
+    source = write(computed_between(), tmp_path / "model.onnx")
+    for path in (source, pascalc.compile(source, tmp_path / "snn.onnx").output):
+        assert [n.fan_in for n in pascalc.inspect(path).neurons] == [18, None]
+    pascalc.compile(source, tmp_path / "collapsed.onnx", schedule="collapsed")
+    assert [n.fan_in for n in pascalc.inspect(tmp_path / "collapsed.onnx").neurons] == [18, 36]
+
+
 def test_shapes_that_are_not_known(tmp_path: Path) -> None:
     b = Builder()
     x = b.qcfs(b.conv(b.input("image", ["N", 2, "H", "W"]), "conv", (2, 4)), "act", 4)
@@ -159,6 +203,10 @@ def test_shapes_that_are_not_known(tmp_path: Path) -> None:
     for command in (["inspect", source], ["compile", source, "-o", tmp_path / "o.onnx"]):
         done = CliRunner().invoke(main, [str(a) for a in command])
         assert "multiply-accumulates not known" in done.output
+    with pytest.raises(
+        pascalc.CompileError, match=r"model.onnx: the shapes of this layer are not known \(node 'conv'\)"
+    ):
+        report(source)
 
 
 # --- what reads spikes --------------------------------------------------------------------------------------------

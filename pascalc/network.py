@@ -1,4 +1,4 @@
-"""The linear layers of a network, the trains they read and the neurons they feed: what planning and reports count.
+"""A network as layers and edges: the one walk over a graph that planning, reports, inspection and exporters read.
 
 Where several layers feed one neuron (the two branches of a residual block), the neuron's operations belong to the layer
 of the largest fan-in, the later one of equals; the others (the 1x1 shortcut) have no neurons of their own. A neuron
@@ -9,7 +9,7 @@ of 1. Additions that join branches are counted neither in the source network nor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -62,12 +62,12 @@ class LayerNode:
         name: the layer's node name, without its operator; the neuron's where it stands alone.
         node: the layer; None for a neuron that stands alone.
         neuron: what the layer feeds; None for a classifier, or a branch that another layer speaks for.
-        neurons: how many neurons that are, for one sample; 0 without.
+        neurons: how many neurons that are, for one sample; 0 without, None where that is not known.
         source: the tensor that the layer reads; that of the neuron where no layer feeds it.
         reads: what that tensor is.
         sources: labels of the neurons whose trains reach it.
         fan_in: inputs of one output.
-        macs: multiply-accumulates in the source network, for one sample.
+        macs: multiply-accumulates in the source network, for one sample; None where shapes are not known.
         levels: L of the neurons fed, whichever layer speaks for them; 1 where no neuron is fed.
         most: the count that stands for theta in them, L or another number of some neuron models; 1 likewise.
         model: their neuron model; PASC where no neuron is fed, and for the activations of a source.
@@ -77,12 +77,12 @@ class LayerNode:
     name: str
     node: gs.Node | None
     neuron: Neuron | None
-    neurons: int
+    neurons: int | None
     source: gs.Tensor
     reads: Reads
     sources: tuple[str, ...]
     fan_in: int
-    macs: int
+    macs: int | None
     levels: int
     most: int
     model: type[NeuronModel]
@@ -94,7 +94,9 @@ class LayerNode:
         return self.reads.kind != "analog"
 
     def energy_layer(self, spike_rate: float | None) -> Layer:
-        """What the estimators of energy want to know, at this mean number of spikes an input."""
+        """What the estimators of energy want to know, at this mean number of spikes an input. Sizes must be known."""
+        assert self.macs is not None  # `Layout.check_sizes`
+        assert self.neurons is not None
         return Layer(
             name=self.name,
             fan_in=self.fan_in,
@@ -110,37 +112,29 @@ class LayerNode:
         )
 
 
-def layer_nodes(model: Model) -> list[LayerNode]:
-    """The layers of a network, in the order of the graph.
+@dataclass(frozen=True)
+class Feed:
+    """What reaches a layer or a neuron without passing another one.
 
-    Args:
-        model: an unrolled network, or one with explicit QCFS activations; with shapes inferred.
-
-    Raises:
-        CompileError: the number of neurons or of multiply-accumulates of a layer is not known.
+    Attributes:
+        layers: linear layers.
+        neurons: neurons.
+        inputs: inputs of the network.
+        through: the operators on the way: pools, joins, shapes, and what changes the meaning over time.
     """
-    types = time_types(model)
-    position = {id(node): index for index, node in enumerate(model.graph.nodes)}
-    found = {id(neuron.node): neuron for neuron in neurons(model)}
-    fed: dict[int, Neuron] = {}
-    main: dict[int, Neuron] = {}
-    alone: dict[int, gs.Node | None] = {}
-    for key, neuron in found.items():
-        feeders = _feeders(neuron.node.inputs[0])
-        for layer in feeders:
-            fed.setdefault(id(layer), neuron)
-        largest = max(feeders, key=lambda layer: (_fan_in(layer), position[id(layer)]), default=None)
-        if largest is None or id(largest) in main:
-            alone[key] = largest
-        else:
-            main[id(largest)] = neuron
-    rows = []
-    for node in model.graph.nodes:
-        if _is_product(node):
-            rows.append(_row(model, node, main.get(id(node)), fed.get(id(node)), types))
-        elif id(node) in alone:
-            rows.append(_alone(model, found[id(node)], alone[id(node)], types))
-    return rows
+
+    layers: tuple[gs.Node, ...]
+    neurons: tuple[gs.Node, ...]
+    inputs: tuple[gs.Tensor, ...]
+    through: tuple[gs.Node, ...]
+
+    @classmethod
+    def of(cls, tensor: gs.Tensor) -> Feed:
+        """What reaches the tensor."""
+        nodes, inputs = _behind(tensor, lambda node: _is_product(node) or is_neuron(node))
+        layers = tuple(node for node in nodes if _is_product(node))
+        spiking = tuple(node for node in nodes if is_neuron(node))
+        return cls(layers, spiking, inputs, tuple(n for n in nodes if not _is_product(n) and not is_neuron(n)))
 
 
 @dataclass(frozen=True)
@@ -166,28 +160,95 @@ class Macs:
         return self.on_spikes / self.total if self.total else None
 
 
-def count_macs(model: Model) -> Macs | None:
-    """The multiply-accumulates of a network with explicit neurons and shapes; None where shapes are not known."""
+@dataclass(frozen=True)
+class Layout:
+    """A network as layers and edges.
+
+    Attributes:
+        layers: the linear layers, and the neurons that stand alone, in the order of the graph.
+        neurons: all neurons, in the order of the graph.
+        feeds: the edges: what reaches each linear layer and each neuron, by the identity of its node.
+        types: what every tensor means over time, by identity; what is missing is constant.
+    """
+
+    model: Model
+    layers: tuple[LayerNode, ...]
+    neurons: tuple[Neuron, ...]
+    feeds: Mapping[int, Feed]
+    types: Types
+
+    def reads(self, tensor: gs.Tensor) -> Reads:
+        """What is read from a tensor."""
+        return Reads.of(self.types.get(id(tensor), Const()))
+
+    @property
+    def macs(self) -> Macs | None:
+        """The multiply-accumulates of all layers; None where shapes are not known."""
+        counts = [(layer.macs, layer.reads.kind) for layer in self.layers]
+        known = [(count, kind) for count, kind in counts if count is not None]
+        return Macs.of(known) if len(known) == len(counts) else None
+
+    def fan_in(self, neuron: Neuron) -> int | None:
+        """The fan-in of the layer that feeds a neuron, step by step; None where it is not one layer alone."""
+        feed = self.feeds[id(neuron.node)]
+        single = all(node.domain != ops.DOMAIN and len(_computed(node)) == 1 for node in feed.through)
+        return fan_in(feed.layers[0]) if single and feed.layers and is_layer(feed.layers[0]) else None
+
+    def check_sizes(self) -> None:
+        """Refuse a network whose operations cannot be counted.
+
+        Raises:
+            CompileError: the number of neurons or of multiply-accumulates of a layer is not known.
+        """
+        for layer in self.layers:
+            if layer.macs is None or layer.neurons is None:
+                what = "the shapes of this layer are" if layer.macs is None else "the number of its neurons is"
+                node = layer.neuron if layer.macs is not None else layer.node
+                name = None if node is None else node.name
+                hint = "Export the model with a fixed input size; only the batch may be free."
+                raise CompileError(f"{what} not known", file=self.model.file, node=name, hint=hint)
+
+
+def layout(model: Model) -> Layout:
+    """The layers and edges of a network.
+
+    Args:
+        model: an unrolled network, or one with explicit QCFS activations; with shapes inferred, where they are known.
+
+    Raises:
+        CompileError: a neuron lacks an attribute, or its threshold is computed.
+    """
     types = time_types(model)
-    counts = []
-    for node, count in _products(model):
-        if count is None:
-            return None
-        counts.append((count, _reads(node, types).kind))
-    return Macs.of(counts)
+    position = {id(node): index for index, node in enumerate(model.graph.nodes)}
+    found = {id(neuron.node): neuron for neuron in neurons(model)}
+    feeds: dict[int, Feed] = {}
+    fed: dict[int, Neuron] = {}
+    main: dict[int, Neuron] = {}
+    alone: dict[int, gs.Node | None] = {}
+    for key, neuron in found.items():
+        feeds[key] = Feed.of(neuron.node.inputs[0])
+        feeders = feeds[key].layers
+        for layer in feeders:
+            fed.setdefault(id(layer), neuron)
+        largest = max(feeders, key=lambda layer: (_fan_in(layer), position[id(layer)]), default=None)
+        if largest is None or id(largest) in main:
+            alone[key] = largest
+        else:
+            main[id(largest)] = neuron
+    rows = []
+    for node in model.graph.nodes:
+        if _is_product(node):
+            rows.append(_row(node, main.get(id(node)), fed.get(id(node)), types))
+            feeds[id(node)] = Feed.of(rows[-1].source)
+        elif id(node) in alone:
+            rows.append(_alone(found[id(node)], alone[id(node)], types))
+    return Layout(model, tuple(rows), tuple(found.values()), feeds, types)
 
 
 def threshold_range(threshold: NDArray[Any]) -> float | list[float]:
     """A threshold as one number, or as the smallest and the largest over the channels."""
     low, high = float(np.min(threshold)), float(np.max(threshold))
     return low if low == high else [low, high]
-
-
-def _products(model: Model) -> Iterator[tuple[gs.Node, int | None]]:
-    """All operators that multiply and accumulate, and how often for one sample; None where shapes are not known."""
-    for node in model.graph.nodes:
-        if _is_product(node):
-            yield node, macs(node) if is_layer(node) else product_macs(node)
 
 
 def _is_product(node: gs.Node) -> bool:
@@ -217,55 +278,50 @@ def _fan_in(node: gs.Node) -> int:
     return inner if isinstance(inner, int) else 1
 
 
-def _feeders(tensor: gs.Tensor) -> list[gs.Node]:
-    """The linear layers whose results reach the tensor without passing another layer or neuron."""
-    found = []
+def _computed(node: gs.Node) -> list[gs.Tensor]:
+    """The inputs of a node that are no constants."""
+    return [t for t in node.inputs if not is_constant(t) and not t.is_empty()]
+
+
+def _behind(tensor: gs.Tensor, ends: Callable[[gs.Node], bool]) -> tuple[list[gs.Node], tuple[gs.Tensor, ...]]:
+    """The nodes on the ways back from a tensor, up to those at which a way ends, and the network's inputs there."""
+    nodes, inputs = [], []
     seen: set[int] = set()
     stack = [tensor]
     while stack:
-        node = producer(stack.pop())
-        if node is None or id(node) in seen:
+        tensor = stack.pop()
+        node = producer(tensor)
+        if id(tensor if node is None else node) in seen:
             continue
-        seen.add(id(node))
-        if _is_product(node):
-            found.append(node)
-        elif not is_neuron(node):
-            stack += [t for t in node.inputs if not is_constant(t) and not t.is_empty()]
-    return found
+        seen.add(id(tensor if node is None else node))
+        if node is None:
+            inputs.append(tensor)
+            continue
+        nodes.append(node)
+        if not ends(node):
+            stack += _computed(node)
+    return nodes, tuple(inputs)
 
 
 def _sources(tensor: gs.Tensor) -> tuple[str, ...]:
     """Labels of the neurons whose trains reach the tensor, with no sum over time in between."""
-    labels: dict[str, None] = {}
-    seen: set[int] = set()
-    stack = [tensor]
-    while stack:
-        node = producer(stack.pop())
-        if node is None or id(node) in seen or is_ours(node, ops.ACCUMULATE.name, ops.SPREAD.name, ops.HOLD.name):
-            continue
-        seen.add(id(node))
-        if is_neuron(node):
-            labels[node.attrs["label"]] = None
-        else:
-            stack += [t for t in node.inputs if not is_constant(t) and not t.is_empty()]
-    return tuple(labels)
+    retimed = (ops.ACCUMULATE.name, ops.SPREAD.name, ops.HOLD.name)
+    nodes, _ = _behind(tensor, lambda node: is_neuron(node) or is_ours(node, *retimed))
+    return tuple(dict.fromkeys(node.attrs["label"] for node in nodes if is_neuron(node)))
 
 
-def _row(model: Model, node: gs.Node, own: Neuron | None, fed: Neuron | None, types: Types) -> LayerNode:
-    count = macs(node) if is_layer(node) else product_macs(node)
-    if count is None:
-        raise CompileError("the shapes of this layer are not known", file=model.file, node=node.name, hint=_SHAPES)
+def _row(node: gs.Node, own: Neuron | None, fed: Neuron | None, types: Types) -> LayerNode:
     source, reads = _data(node, types), _reads(node, types)
     return LayerNode(
         name=_name(node),
         node=node,
         neuron=own,
-        neurons=0 if own is None else _size(model, own),
+        neurons=0 if own is None else _size(own),
         source=source,
         reads=reads,
         sources=_sources(source) if reads.kind != "analog" else (),
         fan_in=_fan_in(node),
-        macs=count,
+        macs=macs(node) if is_layer(node) else product_macs(node),
         levels=1 if fed is None else fed.levels,
         most=1 if fed is None else fed.most,
         model=(None if fed is None else fed.model) or Pasc,
@@ -273,14 +329,14 @@ def _row(model: Model, node: gs.Node, own: Neuron | None, fed: Neuron | None, ty
     )
 
 
-def _alone(model: Model, neuron: Neuron, layer: gs.Node | None, types: Types) -> LayerNode:
+def _alone(neuron: Neuron, layer: gs.Node | None, types: Types) -> LayerNode:
     source = neuron.node.inputs[0] if layer is None else _data(layer, types)
     reads = Reads.of(types.get(id(source), Const())) if layer is None else _reads(layer, types)
     return LayerNode(
         name=neuron.name,
         node=None,
         neuron=neuron,
-        neurons=_size(model, neuron),
+        neurons=_size(neuron),
         source=source,
         reads=reads,
         sources=_sources(source) if reads.kind != "analog" else (),
@@ -293,13 +349,10 @@ def _alone(model: Model, neuron: Neuron, layer: gs.Node | None, types: Types) ->
     )
 
 
-_SHAPES = "Export the model with a fixed input size; only the batch may be free."
-
-
-def _size(model: Model, neuron: Neuron) -> int:
+def _size(neuron: Neuron) -> int | None:
     shape = neuron.node.outputs[0].shape
     if not shape or not all(isinstance(size, int) for size in shape[1:]):
-        raise CompileError("the number of its neurons is not known", file=model.file, node=neuron.name, hint=_SHAPES)
+        return None
     return int(prod(shape[1:]))
 
 
