@@ -15,6 +15,7 @@ ALLOWED = {
     "filekinds": "",
     "hints": "",
     "metadata": "",
+    "operators": "",
     "protos": "",
     "rates": "",
     "tables": "",
@@ -40,22 +41,24 @@ ALLOWED = {
     "functions": "errors limits observed ops protos",
     "opsets": "errors graph limits ops protos",
     "stream": "data errors files graph",
-    "timing": "activations codes graph linear ops",
+    "timing": "activations codes graph linear operators ops",
     "folding": "stream",
     "modelfile": "errors filekinds files functions graph limits ops opsets ownops protos quantisers",
     "reducer": "errors files modelfile",
-    "rounding": "graph modelfile probes runtime",
+    "rounding": "graph modelfile operators probes runtime",
     "source": "graph modelfile",
     "workers": "errors folding stream",
     "step_functions": "errors graph modelfile rounding runtime",
-    "passes": "activations al codes constants errors graph linear modelfile observed ops step_functions timing",
+    "passes": (
+        "activations al codes constants errors graph linear modelfile observed operators ops step_functions timing"
+    ),
     "pipeline": "errors files graph modelfile passes",
     "neurons": "activations errors graph linear ops passes pipeline",
     "labels": "errors graph neurons",
     "layers": "energy errors graph linear neurons ops timing",
     "verifier": (
-        "activations answers codes errors files folding graph linear metadata modelfile neurons ops passes "
-        "pipeline probes rounding runtime stream tables timing workers"
+        "activations answers codes errors files folding graph linear metadata modelfile neurons operators "
+        "ops passes pipeline probes rounding runtime stream tables timing workers"
     ),
     "evaluator": "answers errors folding graph labels modelfile neurons rates rounding runtime stream workers",
     "inspector": "graph labels layers metadata modelfile neurons passes pipeline",
