@@ -2,8 +2,8 @@
 
 operators.md comes from the operator table and the rules, passes.md from the pipelines, neurons.md from the operator
 definitions. The map of modules in architecture.md comes from their imports, the reference in cli.md from the command
-line itself; there only what stands between two markers is written. ``tests/test_docs.py`` fails where a page is not what
-this writes.
+line itself; there only what stands between two markers is written. ``tests/test_docs.py`` fails where a page is not
+what this writes.
 """
 
 from __future__ import annotations
