@@ -17,12 +17,12 @@ import onnx_graphsurgeon as gs
 
 
 class Bound(Enum):
-    """What bounds the absolute value of its results, in the network of absolute products (pascalc/rounding.py)."""
+    """What its sum of absolute products is, which bounds what rounding does to it (pascalc/rounding.py)."""
 
-    ESTIMATED = "nothing: its result, and the largest sum among its inputs, stand for the bound"
-    PRODUCTS = "the same operator on the absolute values of all its inputs"
-    MOVES = "the same operator on the absolute value of input 0; the other inputs stay as they are"
-    BOUNDED = "input 0: no result is larger"
+    ESTIMATED = "its own absolute value and the largest sum among its inputs, an estimate"
+    PRODUCTS = "the same operator on the sums of all its inputs"
+    MOVES = "the same operator on the sum of input 0; the other inputs stay as they are"
+    BOUNDED = "that of input 0, whose errors it does not make larger"
 
 
 class Linear(Enum):
@@ -60,7 +60,7 @@ class Row:
     Attributes:
         adds: it adds, and so rounds a sum.
         multiplies: it multiplies its inputs with one another.
-        bound: what bounds the absolute value of its results.
+        bound: what its sum of absolute products is.
         linear: whether it is linear in each of its inputs.
         factor: which factors of its input its result has, too.
         shift: a constant that is added to its input, one value or one for each entry of axis 1, is added to its result.

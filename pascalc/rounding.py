@@ -239,7 +239,7 @@ class _Builder:
 
 
 def _bound(node: gs.Node) -> Bound:
-    """What bounds the node's results: a quotient of two computed tensors has no bound."""
+    """What the node's sum of absolute products is: that of a quotient of two computed tensors is estimated."""
     if is_operator(node, "Div") and not is_constant(node.inputs[1]):
         return Bound.ESTIMATED
     return operator(node).bound
