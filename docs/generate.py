@@ -1,8 +1,9 @@
 """Writes what follows from the code: ``python docs/generate.py`` (``make docs``).
 
-operators.md comes from the rule table, passes.md from the pipelines, neurons.md from the operator definitions. The map
-of modules in architecture.md comes from their imports, the reference in cli.md from the command line itself; there only
-what stands between two markers is written. ``tests/test_docs.py`` fails where a page is not what this writes.
+operators.md comes from the operator table and the rules, passes.md from the pipelines, neurons.md from the operator
+definitions. The map of modules in architecture.md comes from their imports, the reference in cli.md from the command
+line itself; there only what stands between two markers is written. ``tests/test_docs.py`` fails where a page is not
+what this writes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from enum import Enum
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import click
 
 from pascalc import timing
 from pascalc.cli import main as command_line
+from pascalc.operators import TABLE, UNKNOWN, Apart, Bound, Factor, Linear, Row
 from pascalc.ops import DOMAIN, DOMAIN_VERSION, MIN_OPSET, OPERATORS, Pasc
 from pascalc.passes import SCHEDULES, Pass
 
@@ -33,9 +35,13 @@ ROOT = FOLDER.parent
 PACKAGES = ["pascalc", "passes", "runtime", *(f"pascalc/{p.parent.name}" for p in ROOT.glob("pascalc/*/__init__.py"))]
 SOURCES = [p for package in PACKAGES if not (ROOT / package).is_symlink() for p in (ROOT / package).glob("*.py")]
 _OPERATORS_HEAD = """\
-What each standard operator does to a train, from the rule table in [timing.py](../pascalc/timing.py). The time types
-are explained in [architecture.md](architecture.md); [adding-an-operator-rule.md](adding-an-operator-rule.md) shows how
-to add a row.
+What is known of each standard operator: its row in [operators.py](../pascalc/operators.py), and what its rule in
+[timing.py](../pascalc/timing.py) does to a train. The time types are explained in [architecture.md](architecture.md);
+[adding-an-operator-rule.md](adding-an-operator-rule.md) shows how to add a row and a rule.
+
+## What happens to a train
+
+The rules are of four kinds:
 
 - *linear*: a train in, a current out; additive constants are divided by the number of steps T. Of two computed tensors
   that are multiplied, one stays a train and the other is held: a `Hold` repeats it, summed over time, in every step.
@@ -44,7 +50,19 @@ to add a row.
 - *shape*: the type of the data input is kept.
 
 An operator declines where the last column applies. It is then computed on the sum over time, as the end of this page
-describes."""
+describes.
+
+## The other columns
+
+A cell is empty where nothing is known.
+
+**rounds**: It *adds*, and so rounds a sum; it *multiplies* its inputs with one another, so that errors of both count.
+
+**shift**: A constant that is added to its input, one value or one for each entry of axis 1, is added to its result."""
+#: The columns of the operator table with words of their own, in their order, and the words that are left out.
+_COLUMNS: list[type[Enum]] = [Bound, Linear, Factor, Apart]
+_NOTHING_KNOWN = [UNKNOWN.bound, UNKNOWN.linear, UNKNOWN.factor, UNKNOWN.apart]
+_COMPUTED_HEAD = "These have no rule, so trains are summed before them; something else is known of them."
 _OPERATORS_TAIL = """\
 ## Every operator in the table
 
@@ -93,21 +111,50 @@ _NOTE = "<!-- Written by docs/generate.py (make docs). Change the code that it i
 
 
 def operators() -> str:
-    """The operator table."""
+    """The operator table: one row an operator, those with a rule by its kind."""
     kinds: dict[str, list[timing.RuleInfo]] = {}
     for info in timing.RULES.values():
         kinds.setdefault(info.kind, []).append(info)
     parts = ["# Operators", _NOTE, _OPERATORS_HEAD]
-    for kind, rows in kinds.items():
+    for column in _COLUMNS:
+        parts.append(f"**{column.__name__.lower()}**: {_doc(column)}")
+        parts.append("\n".join(f"- *{_word(value)}*: {_escaped(value.value)}." for value in column))
+    for kind, rules in kinds.items():
         parts.append(f"## {kind.capitalize()}")
-        table = ["| operator | what happens | declined if |", "|---|---|---|"]
-        for rule, group in groupby(rows, key=lambda info: info.rule):
-            same = list(group)
-            names = ", ".join(f"`{info.operator}`" for info in same)
-            reasons = "; ".join(dict.fromkeys(_reasons(rule.__name__))) or "never"
-            table.append(f"| {names} | {_cell(same[0].doc)} | {_cell(reasons)} |")
+        table = [_headings("what happens", "declined if")]
+        for info in rules:
+            reasons = "; ".join(dict.fromkeys(_reasons(info.rule.__name__))) or "never"
+            table.append(_row(info.operator, info.doc, *_facts_of(info.row), reasons))
         parts.append("\n".join(table))
+    parts += ["## Computed, not spiking", _COMPUTED_HEAD]
+    others = [_row(name, *_facts_of(row)) for name, row in TABLE.items() if name not in timing.RULES and not row.random]
+    parts.append("\n".join([_headings(), *others]))
+    at_random = [f"`{name}`" for name, row in TABLE.items() if row.random]
+    parts.append(f"{', '.join(at_random)} give something else each time; nothing more is known of them.")
     return _page([*parts, _OPERATORS_TAIL])
+
+
+def _headings(*own: str) -> str:
+    """The head of a table: the columns of all, between those of its ``own``."""
+    names = ["operator", *own[:1], "rounds", *(column.__name__.lower() for column in _COLUMNS), "shift", *own[1:]]
+    return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
+
+
+def _row(name: str, *cells: str) -> str:
+    return f"| `{name}` | {' | '.join(map(_cell, cells))} |"
+
+
+def _facts_of(row: Row) -> list[str]:
+    """The cells of a row, in the order of the headings."""
+    rounds = ", ".join(name for name in ("adds", "multiplies") if getattr(row, name))
+    words = [
+        "" if value in _NOTHING_KNOWN else _word(value) for value in (row.bound, row.linear, row.factor, row.apart)
+    ]
+    return [rounds, *words, "yes" if row.shift else ""]
+
+
+def _word(value: Enum) -> str:
+    return value.name.lower().replace("_", " ")
 
 
 @cache

@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 
 from pascalc.graph import Array, Model, captured, has_tensor, is_constant, is_operator, producer, sort, sweep
 from pascalc.modelfile import to_bytes
+from pascalc.operators import Bound, Linear, operator
 from pascalc.probes import Kind
 from pascalc.runtime import InferenceSession
 
@@ -41,24 +42,9 @@ def allowance(steps: int, terms: int = 1, depth: int = 1) -> float:
     return _ULPS + 2 * (depth - 1) + (steps - 1) / 2 + (sqrt(terms) - 1) / 2 + (terms - 1) / 64
 
 
-#: Operators that add.
-_ADDING = (
-    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Sum", "BatchNormalization", "AveragePool"),
-    *("GlobalAveragePool", "ReduceMean", "ReduceSum", "Resize"),
-)
-
-#: Operators that multiply their inputs.
-_MULTIPLYING = ("Mul", "MatMul", "Gemm", "Conv", "ConvTranspose")
-
-
-def adds(node: gs.Node) -> bool:
-    """Whether the operator adds, and so rounds a sum."""
-    return is_operator(node, *_ADDING)
-
-
 def is_product(node: gs.Node) -> bool:
     """Whether the operator multiplies computed tensors with one another."""
-    return is_operator(node, *_MULTIPLYING) and sum(not is_constant(t) and not t.is_empty() for t in node.inputs) > 1
+    return operator(node).multiplies and sum(not is_constant(t) and not t.is_empty() for t in node.inputs) > 1
 
 
 def summed_terms(node: gs.Node) -> int:
@@ -71,21 +57,6 @@ def summed_terms(node: gs.Node) -> int:
             return max(1, int(prod(before) // prod(after)))
         return 4096
     return 1
-
-
-#: Sums of products of all inputs; a data input that is only moved, pooled or summed; bounded by the input.
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sum", "Mul", "Concat")
-_MOVES = (
-    *("AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "Resize", "Pad"),
-    *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Expand"),
-    *("DepthToSpace", "SpaceToDepth"),
-)
-#: Of these, those that only say where a value goes.
-_PLACES = (
-    *("Identity", "Concat", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather"),
-    *("Expand", "DepthToSpace", "SpaceToDepth"),
-)
-_BOUNDED_BY_INPUT = ("Relu", "Clip", "Identity", "Dropout", "Neg", "Abs", "LeakyRelu")
 
 
 class AbsoluteProducts:
@@ -141,24 +112,15 @@ class AbsoluteProducts:
         return dict(zip(names, self._session.run([self._totals[n] for n in names], feeds), strict=True))
 
 
-def is_sum_of_products(node: gs.Node) -> bool:
-    """Whether the node's output is bounded by the sums of absolute products of its inputs; otherwise
-    :func:`absolute_products` can only estimate it."""
-    return is_operator(node, *_PRODUCTS, "Sub", "BatchNormalization", *_MOVES, *_BOUNDED_BY_INPUT) or _is_scaling(node)
-
-
 def is_linear(node: gs.Node) -> bool:
     """Whether the node is linear in each of its variable inputs, so that random values show what it does: a sum of
     products that neither takes a maximum nor has a kink."""
-    if is_operator(node, "Gather"):
-        return is_constant(node.inputs[1])  # else it looks things up
-    if is_operator(node, "Shape", "Size"):
-        return True
-    kinks = ("MaxPool", "GlobalMaxPool", "Relu", "Clip", "Abs", "LeakyRelu")
-    if is_operator(node, *kinks) or not is_sum_of_products(node):
-        return False
-    # integers wrap around, and their quotients are rounded
-    return is_operator(node, *_PLACES) or all(is_float(t) for t in node.outputs if not t.is_empty())
+    if is_operator(node, "Gather", "Div") and not is_constant(node.inputs[1]):
+        return False  # it looks things up, or divides by what it is given
+    linear = operator(node).linear
+    return linear is Linear.ALWAYS or (
+        linear is Linear.FLOATS and all(is_float(t) for t in node.outputs if not t.is_empty())
+    )
 
 
 def is_float(tensor: gs.Tensor) -> bool:
@@ -211,11 +173,10 @@ class _Builder:
         node = producer(tensor)
         if node is None:
             return []
-        if is_operator(node, *_PRODUCTS, "Sub") or _is_scaling(node):
-            return list(node.inputs)
-        if is_operator(node, "BatchNormalization"):
-            return list(node.inputs[:3])
-        if is_operator(node, *_MOVES, *_BOUNDED_BY_INPUT):
+        bound = _bound(node)
+        if bound is Bound.PRODUCTS:
+            return list(node.inputs[:3] if is_operator(node, "BatchNormalization") else node.inputs)
+        if bound is not Bound.ESTIMATED:
             return [node.inputs[0]]
         return [t for t in node.inputs if not is_constant(t) and not t.is_empty() and is_float(t)]
 
@@ -228,17 +189,16 @@ class _Builder:
         parts = [self.done[id(t)] for t in self._needs(tensor)]
         if node is None or not parts:
             return self._node("Abs", [tensor], tensor)
-        if is_operator(node, *_BOUNDED_BY_INPUT):
+        bound = _bound(node)
+        if bound is Bound.BOUNDED:
             return parts[0]
-        if is_operator(node, "Sub"):
-            return self._node("Add", parts, tensor)
         attrs = {k: abs(v) if k in ("alpha", "beta") else v for k, v in node.attrs.items()}
-        if is_operator(node, *_PRODUCTS) or _is_scaling(node):
-            return self._node(node.op, parts, tensor, attrs)
         if is_operator(node, "BatchNormalization"):
             mean = self._constant(node.inputs[3], -np.abs(node.inputs[3].values))  # |x| - (-|mean|)
             return self._node(node.op, [*parts, mean, node.inputs[4]], tensor, attrs)
-        if is_operator(node, *_MOVES):
+        if bound is Bound.PRODUCTS:
+            return self._node("Add" if is_operator(node, "Sub") else node.op, parts, tensor, attrs)
+        if bound is Bound.MOVES:
             index = next(i for i, t in enumerate(node.outputs) if t is tensor)
             rest = list(node.inputs[1:])
             if is_operator(node, "Pad") and has_tensor(node, 2):
@@ -278,6 +238,8 @@ class _Builder:
         return outs[index]
 
 
-def _is_scaling(node: gs.Node) -> bool:
-    """A division by a constant."""
-    return is_operator(node, "Div") and is_constant(node.inputs[1])
+def _bound(node: gs.Node) -> Bound:
+    """What the node's sum of absolute products is: that of a quotient of two computed tensors is estimated."""
+    if is_operator(node, "Div") and not is_constant(node.inputs[1]):
+        return Bound.ESTIMATED
+    return operator(node).bound

@@ -1,12 +1,13 @@
-"""What a tensor means over time, and what each operator does to that: one table, operator -> rule.
+"""What a tensor means over time, and what each operator does to that: its rule.
 
 The time axis is folded into the batch, step by step: a train of T steps is ``[T*N, ...]``. So every standard operator
 works unchanged on T*N samples, and unrolling a network in time is an analysis (this module) and a few insertions where
 meanings change (the pass ``unroll-time``).
 
 A rule looks at the types of a node's inputs and decides which types it wants instead, which of its constants are to be
-divided by the number of steps, and what type comes out. An operator without a rule, or one whose rule declines with a
-reason, gets the sums over time and is computed as in the source network.
+divided by the number of steps, and what type comes out. It stands for operators that have a row in the operator table
+(pascalc/operators.py), which says what else is known of them. An operator without a rule, or one whose rule declines
+with a reason, gets the sums over time and is computed as in the source network.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pascalc.activations import is_activation, theta
 from pascalc.codes import THERMOMETER, UNIT, WEIGHTINGS, Code, Weighting
 from pascalc.graph import BATCH, Array, Model, captured, has_tensor, is_constant, is_ours
 from pascalc.linear import is_batched
+from pascalc.operators import TABLE, Row
 
 
 @dataclass(frozen=True)
@@ -119,21 +121,28 @@ Rule = Callable[[gs.Node, Types], Decision]
 
 @dataclass(frozen=True)
 class RuleInfo:
-    """A row of the operator table."""
+    """The rule of an operator, with the operator's row.
+
+    Attributes:
+        kind: "linear", "per-step monotone", "join" or "shape"; a linear one declines infinite weights.
+        doc: what happens to a train, in words.
+    """
 
     operator: str
+    row: Row
     kind: str
     doc: str
     rule: Rule
 
 
+#: By the name of the operator; one without a row has no rule.
 RULES: dict[str, RuleInfo] = {}
 
 
 def _rule(kind: str, doc: str, *operators: str) -> Callable[[Rule], Rule]:
     def register(rule: Rule) -> Rule:
         for operator in operators:
-            RULES[operator] = RuleInfo(operator, kind, doc, rule)
+            RULES[operator] = RuleInfo(operator, TABLE[operator], kind, doc, rule)
         return rule
 
     return register

@@ -19,6 +19,7 @@ from pascalc.activations import is_activation, to_qcfs
 from pascalc.errors import CompileError
 from pascalc.graph import Model, has_tensor, is_constant, is_operator, producer, set_input, sort
 from pascalc.linear import is_layer, output_channels, shift_layer
+from pascalc.operators import operator
 from pascalc.passes.base import Pass
 
 Values = NDArray[Any]
@@ -80,7 +81,7 @@ def _absorb(model: Model, tensor: gs.Tensor, shift: NDArray[np.float64]) -> bool
             return False
         shift_layer(model, node, np.broadcast_to(values, output_channels(node)))
         return True
-    if is_operator(node, "MaxPool", "Identity"):
+    if operator(node).shift:
         return _absorb(model, node.inputs[0], shift)
     if is_operator(node, "Add"):
         for index, operand in enumerate(node.inputs):

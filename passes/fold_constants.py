@@ -17,13 +17,13 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from pascalc.constants import CannotEvaluate, evaluate
 from pascalc.graph import Array, Model, is_constant, is_operator, sweep
+from pascalc.operators import operator
 from pascalc.passes.base import Pass
 from pascalc.passes.infer_shapes import InferShapes
 
 #: So many elements may be computed, and a few times as many as the file holds, so that a tiny file cannot ask for
 #: terabytes.
 _MAX_ELEMENTS = 2**20
-_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _fold(model: Model, name: str, room: int) -> tuple[int, bool, int]:
 
 
 def _is_constant(model: Model, node: gs.Node) -> bool:
-    if (node.domain or "") != "" or node.op in _RANDOM or any(isinstance(v, gs.Graph) for v in node.attrs.values()):
+    if (node.domain or "") != "" or operator(node).random or any(isinstance(v, gs.Graph) for v in node.attrs.values()):
         return False
     given = [t for t in node.inputs if not t.is_empty()]
     if is_operator(node, "CastLike"):

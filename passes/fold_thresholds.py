@@ -25,12 +25,9 @@ import onnx_graphsurgeon as gs
 from pascalc.activations import is_activation
 from pascalc.graph import Model, captured, has_tensor, is_constant, is_operator, is_ours, producer, set_input
 from pascalc.linear import Scale, is_layer, owns_weight, scale_layer
+from pascalc.operators import Factor, operator
 from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
-
-#: Operators through which a factor per channel passes unchanged, and those through which only a scalar does.
-_CHANNELWISE = ("AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool", "Identity", "Dropout")
-_SHAPES = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "ReduceMean", "ReduceSum")
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def _behind_neurons(model: Model) -> set[int]:
 
 def _layers_before(model: Model, tensor: gs.Tensor, theta: Scale) -> list[gs.Node] | None:
     """The layers whose sum the neuron integrates, or None where one of them cannot be scaled."""
-    passes = _CHANNELWISE if theta.size > 1 else (*_CHANNELWISE, *_SHAPES)
+    passes = (Factor.CHANNEL,) if theta.size > 1 else (Factor.CHANNEL, Factor.SCALAR)
     found: list[gs.Node] = []
     pending = [tensor]
     while pending:
@@ -94,9 +91,9 @@ def _layers_before(model: Model, tensor: gs.Tensor, theta: Scale) -> list[gs.Nod
             if not (owns_weight(node) and bias_is_own and _channels_fit(node, theta)):
                 return None
             found.append(node)
-        elif is_operator(node, "Add", "Sub", "Sum"):
+        elif operator(node).factor is Factor.COMMON:
             pending += node.inputs
-        elif is_operator(node, *passes):
+        elif operator(node).factor in passes:
             pending.append(node.inputs[0])
         else:
             return None
@@ -105,7 +102,7 @@ def _layers_before(model: Model, tensor: gs.Tensor, theta: Scale) -> list[gs.Nod
 
 def _layers_behind(model: Model, tensor: gs.Tensor, theta: Scale) -> list[gs.Node] | None:
     """The layers that the neuron's train reaches, or None where something else uses it too."""
-    passes = _CHANNELWISE if theta.size > 1 else (*_CHANNELWISE, *_SHAPES)
+    passes = (Factor.CHANNEL,) if theta.size > 1 else (Factor.CHANNEL, Factor.SCALAR)
     found: list[gs.Node] = []
     pending = [tensor]
     while pending:
@@ -119,7 +116,7 @@ def _layers_behind(model: Model, tensor: gs.Tensor, theta: Scale) -> list[gs.Nod
                 if not owns_weight(node) or not _inputs_fit(node, theta):
                     return None
                 found.append(node)
-            elif is_operator(node, *passes):
+            elif operator(node).factor in passes:
                 pending.append(node.outputs[0])
             else:
                 return None

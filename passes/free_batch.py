@@ -1,8 +1,7 @@
 """A batch size that the export fixed becomes dynamic, where every sample is computed by itself.
 
-Each operator must be known to keep samples apart: those with a rule in the table of time types, which rests on the
-same property, those that work element by element, and those that work along an axis other than the batch. Their
-results must have the batch in front and nowhere else. ``Reshape`` and ``Resize`` are freed of it by infer-shapes.
+Each operator must be known to keep samples apart: its row in pascalc/operators.py says so. Its results must have the
+batch in front and nowhere else. ``Reshape`` and ``Resize`` are freed of it by infer-shapes.
 """
 
 from __future__ import annotations
@@ -14,35 +13,13 @@ import onnx_graphsurgeon as gs
 
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, captured, has_tensor, is_constant, is_ours
+from pascalc.operators import Apart, operator
 from pascalc.ops import OPERATORS
 from pascalc.passes.base import Pass
-from pascalc.timing import RULES, axes_of
+from pascalc.timing import axes_of
 
-#: Of those without a rule, the ones that compute each number, or each sample, from itself alone.
-_APART = frozenset(
-    (
-        *("Abs", "Cast", "Ceil", "Celu", "Clip", "DequantizeLinear", "Elu", "Erf", "Exp", "Floor", "Gelu"),
-        *(
-            "HardSigmoid",
-            "HardSwish",
-            "InstanceNormalization",
-            "LRN",
-            "LeakyRelu",
-            "Log",
-            "Max",
-            "Min",
-            "Mish",
-            "PRelu",
-            "Pow",
-        ),
-        *("QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt"),
-        *("Tanh", "ThresholdedRelu", "Where"),
-    )
-)
-#: Those along one axis, and the axis where none is given; it must not be the batch.
-_ALONG_AXIS = dict.fromkeys(("ArgMax", "ArgMin", "Gather", "Split"), 0) | dict.fromkeys(
-    ("LayerNormalization", "LogSoftmax", "Softmax", "TopK"), -1
-)
+#: Of operators along one axis, that where none is given.
+_DEFAULT_AXIS = {Apart.FIRST_AXIS: 0, Apart.LAST_AXIS: -1}
 
 
 @dataclass(frozen=True)
@@ -77,14 +54,15 @@ class FreeBatch(Pass):
 def _keeps_samples_apart(node: gs.Node) -> bool:
     if is_ours(node, *OPERATORS):
         return True
-    if node.domain not in (None, "", "ai.onnx") or captured(node):
+    apart = operator(node).apart
+    if captured(node) or apart is Apart.UNKNOWN:
         return False
-    if node.op in _ALONG_AXIS:
-        axis, rank = node.attrs.get("axis", _ALONG_AXIS[node.op]), len(node.inputs[0].shape or ())
+    if apart in _DEFAULT_AXIS:
+        axis, rank = node.attrs.get("axis", _DEFAULT_AXIS[apart]), len(node.inputs[0].shape or ())
         return bool(rank) and axis % rank != 0
-    if node.op == "Slice":
+    if apart is Apart.AXES:
         return has_tensor(node, 3) and is_constant(node.inputs[3]) and 0 not in axes_of(node, 3)
-    return node.op in RULES or node.op in _APART
+    return True
 
 
 def _check(model: Model, tensor: gs.Tensor, what: str, node: str = "") -> None:

@@ -15,6 +15,7 @@ ALLOWED = {
     "filekinds": "",
     "hints": "",
     "metadata": "",
+    "operators": "",
     "protos": "",
     "rates": "",
     "tables": "",
@@ -40,21 +41,24 @@ ALLOWED = {
     "functions": "errors limits observed ops protos",
     "opsets": "errors graph limits ops protos",
     "stream": "data errors files graph",
-    "timing": "activations codes graph linear ops",
+    "timing": "activations codes graph linear operators ops",
     "folding": "stream",
     "modelfile": "errors filekinds files functions graph limits ops opsets ownops protos quantisers",
     "reducer": "errors files modelfile protos",
-    "rounding": "graph modelfile probes runtime",
+    "rounding": "graph modelfile operators probes runtime",
     "source": "graph modelfile",
     "workers": "errors folding stream",
     "step_functions": "errors graph modelfile rounding runtime",
-    "passes": "activations al codes constants errors graph linear modelfile observed ops protos step_functions timing",
+    "passes": (
+        "activations al codes constants errors graph linear modelfile observed operators ops protos step_functions "
+        "timing"
+    ),
     "pipeline": "errors files graph modelfile passes",
     "neurons": "activations errors graph ops passes pipeline",
     "network": "energy errors graph linear neurons ops timing",
     "verifier": (
-        "activations answers codes errors files folding graph linear metadata modelfile neurons ops passes "
-        "pipeline probes rounding runtime stream tables timing workers"
+        "activations answers codes errors files folding graph linear metadata modelfile neurons operators "
+        "ops passes pipeline probes rounding runtime stream tables timing workers"
     ),
     "evaluator": "answers errors folding graph modelfile neurons rates rounding runtime stream workers",
     "inspector": "graph metadata modelfile network neurons passes pipeline",

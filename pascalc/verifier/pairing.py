@@ -24,10 +24,11 @@ from pascalc.activations import to_qcfs
 from pascalc.codes import UNIT
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, captured, is_constant, is_operator, is_ours, living, producer
-from pascalc.linear import LAYERS, is_batched
+from pascalc.linear import is_batched
 from pascalc.metadata import recorded_levels
 from pascalc.neurons import Neuron, before_accumulate, is_spiking, neurons
-from pascalc.rounding import adds, allowance, is_float, is_linear, is_product, summed_terms
+from pascalc.operators import TABLE, UNKNOWN, Bound, Linear, operator
+from pascalc.rounding import allowance, is_float, is_linear, is_product, summed_terms
 from pascalc.timing import Analog, Const, Current, Declined, Held, TimeType, decide, time_types
 from pascalc.verifier.record import ComputedCheck, LayerCheck, Verification
 from pascalc.verifier.sameness import fits, mismatches, same_operator
@@ -281,7 +282,7 @@ class _Pairs:
             # a product of two computed tensors has the errors of both
             both = node is not None and is_product(node)
             longest, terms, depth = (sum(c) if both else max(c) for c in zip(*reached, strict=True))
-            self.memo[id(top)] = longest, terms, depth + (node is not None and adds(node))
+            self.memo[id(top)] = longest, terms, depth + (node is not None and operator(node).adds)
             waiting.pop()
         longest, terms, depth = self.memo[id(tensor)]
         return allowance(max(longest, steps), terms, max(depth, 1))
@@ -375,9 +376,8 @@ class _Pairs:
     @staticmethod
     def _is_measured(node: gs.Node) -> bool:
         """Whether random values show the constants of a node: windows of pools, and weights, which may be scaled."""
-        return is_operator(
-            node, "MaxPool", "GlobalMaxPool", *LAYERS, "BatchNormalization", "Mul", "Div", "Add", "Sub", "Sum"
-        )
+        row = operator(node)
+        return row.linear is Linear.MAXIMUM or (row.bound is Bound.PRODUCTS and row.linear is Linear.FLOATS)
 
 
 def _is_plain(node: gs.Node) -> bool:
@@ -391,16 +391,9 @@ def _is_plain(node: gs.Node) -> bool:
         return False
 
 
-def is_random(operator: str) -> bool:
+def is_random(name: str) -> bool:
     """Whether an operator gives something else each time."""
-    return operator in (
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-        "Bernoulli",
-        "Multinomial",
-    )
+    return TABLE.get(name, UNKNOWN).random
 
 
 def is_stretch(node: gs.Node) -> bool:
@@ -410,10 +403,8 @@ def is_stretch(node: gs.Node) -> bool:
 
 
 def _is_pool(node: gs.Node) -> bool:
-    """Whether a node is a MaxPool whose places are not used: those jump."""
-    return is_operator(node, "GlobalMaxPool") or (
-        is_operator(node, "MaxPool") and (len(node.outputs) < 2 or not node.outputs[1].outputs)
-    )
+    """Whether a node takes maxima whose places are not used: those jump."""
+    return operator(node).linear is Linear.MAXIMUM and (len(node.outputs) < 2 or not node.outputs[1].outputs)
 
 
 def _pools(train: gs.Tensor) -> tuple[list[gs.Node], gs.Node | None]:
