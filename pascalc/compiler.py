@@ -12,7 +12,7 @@ from pascalc import ops, pipeline
 from pascalc.al.plan import PLAN_KEY, Plan
 from pascalc.errors import CompileError
 from pascalc.files import beside, printable, same
-from pascalc.graph import Model, Note, operators
+from pascalc.graph import Model, Note, NoteKind, operators
 from pascalc.inspector import Inspection, inspect_model
 from pascalc.metadata import ANN_DIGEST, CORRECTION, LEVELS, NOT_SPIKING, SOURCE_DIGEST
 from pascalc.modelfile import check_output, digest_of, save_together
@@ -171,8 +171,7 @@ def default_output(source: Path) -> Path:
 
 def _refuse_other_bodies(model: Model) -> None:
     """A source whose own function bodies are not ours means something else than what would be compiled."""
-    other = next((note for note in model.notes if note.source == "load"), None)
-    if other is not None:
+    for other in model.noted(NoteKind.OTHER_BODY):
         raise CompileError(
             f"the source has a function body of {ops.DOMAIN}.{other.node} that is not this version's: the network "
             "would be compiled as another one than onnxruntime runs",
@@ -195,7 +194,7 @@ _ACTIVATIONS = frozenset(
 def _refuse_without_neurons(model: Model) -> None:
     present = {op: n for op, n in sorted(operators(model).items()) if op in _ACTIVATIONS}
     found = ", ".join(f"{op} ({n})" for op, n in present.items()) or "none"
-    near = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "recognise-qcfs"]
+    near = [str(note) for note in model.noted(NoteKind.NEAR_MISS)]
     reasons = f" Nearly QCFS: {'; '.join(near[:3])}." if near else ""
     raise CompileError(
         f"there is no QCFS activation in this network, so nothing would spike. Its activations: {found}.{reasons}",
@@ -205,7 +204,7 @@ def _refuse_without_neurons(model: Model) -> None:
 
 
 def _provenance(model: Model, neuron: str, schedule: str, levels: Mapping[str, int]) -> dict[str, str]:
-    not_spiking = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "unroll-time"]
+    not_spiking = [str(note) for note in model.noted(NoteKind.NOT_SPIKING)]
     return {
         "pascalc.version": __version__,
         "pascalc.neuron": neuron,

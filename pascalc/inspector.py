@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from pascalc import pipeline
-from pascalc.graph import Model
+from pascalc.graph import Model, NoteKind
 from pascalc.labels import distinct, is_compiled
 from pascalc.layers import count_macs, threshold_range
 from pascalc.metadata import recorded_not_spiking
@@ -82,7 +82,7 @@ def inspect_model(model: Model, thresholds: dict[str, Any] | None = None) -> Ins
         for n in neurons(model)
     ]
     counted = count_macs(model)
-    noted = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "unroll-time"]
+    noted = [str(note) for note in model.noted(NoteKind.NOT_SPIKING)]
     return Inspection(
         inputs=[_describe(v) for v in model.interface_inputs],
         outputs=[_describe(v) for v in model.interface_outputs],

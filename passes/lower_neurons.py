@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from pascalc.activations import has_thresholds, is_activation, to_qcfs
 from pascalc.errors import CompileError
-from pascalc.graph import Model
+from pascalc.graph import Model, NoteKind
 from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
 
@@ -66,5 +66,5 @@ class LowerNeurons(Pass):
             reason = (
                 f"trains of up to {longest.attrs['steps_out']} time steps; levels of 4 bits and fewer need at most 15"
             )
-            model.note(self.name(), longest.attrs["label"], reason, warning=True)
+            model.note(self.name(), longest.attrs["label"], reason, NoteKind.WARNING)
         return count

@@ -40,7 +40,19 @@ from numpy.typing import NDArray
 from pascalc import ops
 from pascalc.activations import has_thresholds, is_activation
 from pascalc.errors import CompileError
-from pascalc.graph import Array, Model, has_tensor, is_constant, is_operator, is_ours, producer, set_input, sort, sweep
+from pascalc.graph import (
+    Array,
+    Model,
+    NoteKind,
+    has_tensor,
+    is_constant,
+    is_operator,
+    is_ours,
+    producer,
+    set_input,
+    sort,
+    sweep,
+)
 from pascalc.passes.base import Pass
 from pascalc.step_functions import Link, thresholds
 
@@ -200,11 +212,12 @@ class RecogniseQcfs(Pass):
                         "positive in training.",
                     ) from error
                 except _Refusal as error:
-                    model.note(self.name(), node.name or node.outputs[0].name, f"not QCFS: {error}")
+                    name = node.name or node.outputs[0].name
+                    model.note(self.name(), name, f"not QCFS: {error}", NoteKind.NEAR_MISS)
                     continue
                 label, exact = _replace(model, node, match, labels)
                 if not exact:
-                    model.note(self.name(), label, _HALF_POINTS.format(op=node.op), warning=True)
+                    model.note(self.name(), label, _HALF_POINTS.format(op=node.op), NoteKind.WARNING)
                 count += 1
         for node in model.graph.nodes:
             if is_activation(node):
