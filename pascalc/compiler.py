@@ -21,6 +21,7 @@ from pascalc.ops import neuron_model
 from pascalc.passes import ANALYSIS, ANN, SCHEDULES, Pass
 from pascalc.passes.annotate_al import AnnotateAl
 from pascalc.passes.apply_correction import ApplyCorrection
+from pascalc.passes.facts import QCFS
 from pascalc.passes.free_batch import FreeBatch
 from pascalc.planning.correction import Correction
 from pascalc.planning.planner import Planned
@@ -119,9 +120,9 @@ def compile_model(
     observers: list[pipeline.Observer] = [timing]
     if dump_ir is not None:
         observers.append(pipeline.Dump(Path(dump_ir)))
-    pipeline.run(model, _with(changes, passes), observers, stop_after)
+    established = pipeline.run(model, _with(changes, passes), observers, stop_after)
     found = neurons(model)
-    if not found and any(name == "recognise-qcfs" for name, _, _ in timing.rows):
+    if not found and QCFS in established:
         _refuse_without_neurons(model)
     model.metadata.update(_provenance(model, neuron, schedule, {n.name: n.levels for n in found}))
     if plan is not None:

@@ -27,6 +27,7 @@ from pascalc.graph import Model, captured, has_tensor, is_constant, is_operator,
 from pascalc.linear import Scale, is_layer, owns_weight, scale_layer
 from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import QCFS, THRESHOLDS, Fact
 
 #: Operators through which a factor per channel passes unchanged, and those through which only a scalar does.
 _CHANNELWISE = ("AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool", "Identity", "Dropout")
@@ -39,7 +40,7 @@ class FoldThresholds(Pass):
 
     neuron: NeuronModel = field(default_factory=Pasc)
 
-    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({QCFS, THRESHOLDS})
 
     def run(self, model: Model) -> int:
         outputs: dict[int, Scale] = {}

@@ -16,6 +16,7 @@ from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, captured, has_tensor, is_constant, is_ours
 from pascalc.ops import OPERATORS
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import BATCHES, QCFS, Fact
 from pascalc.timing import RULES, axes_of
 
 #: Of those without a rule, the ones that compute each number, or each sample, from itself alone.
@@ -49,7 +50,8 @@ _ALONG_AXIS = dict.fromkeys(("ArgMax", "ArgMin", "Gather", "Split"), 0) | dict.f
 class FreeBatch(Pass):
     """Make the batch size of the network's inputs and outputs dynamic."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({QCFS})
+    provides: ClassVar[frozenset[Fact]] = frozenset({BATCHES})
 
     def run(self, model: Model) -> int:
         values = [*model.interface_inputs, *model.interface_outputs]

@@ -54,6 +54,7 @@ from pascalc.graph import (
     sweep,
 )
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import CONSTANTS, QCFS, SHAPES, Fact
 from pascalc.step_functions import Link, thresholds
 
 Values = NDArray[np.float64]
@@ -180,8 +181,8 @@ class _Worth:
 class RecogniseQcfs(Pass):
     """Replace every form of the QCFS activation by one explicit operator: QCFS, or MultiThreshold where it rounds."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"shapes"})
-    provides: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({SHAPES, CONSTANTS})
+    provides: ClassVar[frozenset[Fact]] = frozenset({QCFS})
 
     def run(self, model: Model) -> int:
         labels: set[str] = set()

@@ -30,6 +30,7 @@ from pascalc.constants import evaluate
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Array, Model, NoteKind, captured, is_constant, set_input
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import NEURONS, SHAPES, TIME, Fact
 from pascalc.timing import Analog, Const, Current, Declined, Held, TimeType, Train, decide, own_output
 
 
@@ -37,8 +38,8 @@ from pascalc.timing import Analog, Const, Current, Declined, Held, TimeType, Tra
 class UnrollTime(Pass):
     """Give every tensor its time type and insert what changes of type need."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"shapes", "neurons"})
-    provides: ClassVar[frozenset[str]] = frozenset({"time"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({SHAPES, NEURONS})
+    provides: ClassVar[frozenset[Fact]] = frozenset({TIME})
 
     def run(self, model: Model) -> int:
         return _Unroll(model, self.name()).run()
