@@ -36,6 +36,7 @@ ALLOWED = {
     "observed": "runtime",
     "probes": "errors graph ops runtime",
     "quantisers": "errors graph protos",
+    "qcfs_algebra": "ops",
     "train": "al errors files ops runtime tables",
     "functions": "errors limits observed ops protos",
     "opsets": "errors graph limits ops protos",
@@ -48,7 +49,10 @@ ALLOWED = {
     "source": "graph modelfile",
     "workers": "errors folding stream",
     "step_functions": "errors graph modelfile rounding runtime",
-    "passes": "activations al codes constants errors graph linear modelfile observed ops step_functions timing",
+    "passes": (
+        "activations al codes constants errors graph linear modelfile observed ops protos qcfs_algebra "
+        "step_functions timing"
+    ),
     "pipeline": "errors files graph modelfile passes",
     "neurons": "activations errors graph linear ops passes pipeline",
     "labels": "errors graph neurons",
