@@ -14,7 +14,8 @@ levels, where it may go the other way:
 So an unsigned quantiser of b bits is QCFS with L = 2^b - 1 and theta = L*scale, but for these points. It becomes a
 MultiThreshold, whose thresholds are the very floats at which the quantiser goes to the next level
 (pascalc/step_functions.py), so that it is exact there, too. A quantiser whose lowest level is below zero is not one,
-unless a Relu before it keeps its input from there.
+unless a Relu before it keeps its input from there. Monotone operators before a quantiser or a Floor, such as
+HardSigmoid, are taken into the neuron in the same way.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from pascalc.passes.base import Pass
 from pascalc.passes.facts import CONSTANTS, QCFS, SHAPES, Fact
 from pascalc.protos import unused
 from pascalc.qcfs_algebra import Broken, NotQcfs, Reading, Step, Values, Worth, readings
-from pascalc.step_functions import Link, thresholds
+from pascalc.step_functions import Link, monotone, monotone_before, thresholds
 
 _MAX_CHAIN = 16
 
@@ -307,6 +308,10 @@ def _chain_before(nearest: Place) -> list[Place]:
         if node is None or step is None:
             break
         links.append(step)
+    tensor, steps = links[-1]
+    form = monotone(producer(tensor))
+    bounds = [] if form is None else [("low", form.low), ("high", form.high)]
+    links[-1] = (tensor, [*(Step(kind, np.asarray(v)) for kind, v in bounds if np.isfinite(v)), *steps])
     return links
 
 
@@ -393,7 +398,11 @@ def _replace(model: Model, match: _Match, labels: set[str]) -> tuple[str, bool]:
     _check_type(model, rounding, target)
     label = unused(_scope(rounding.name.removesuffix("_QuantizeLinear") or target.name), labels)
     dtype = target.dtype
-    steps = None if match.rounding.is_floor else _thresholds(model, match)
+    taken = monotone_before(match.source)  # operators that the neuron stands for, too
+    steps = _thresholds(model, match, taken) if taken else None
+    source = match.source if steps is None else taken[0].data
+    if steps is None and not match.rounding.is_floor:
+        steps = _thresholds(model, match, [])
     with np.errstate(over="ignore"):  # check-thresholds says so
         if steps is None:
             threshold = _for_sample(reading.threshold, match.source).astype(dtype)
@@ -419,7 +428,7 @@ def _replace(model: Model, match: _Match, labels: set[str]) -> tuple[str, bool]:
             operator.name,
             model.unique_name(f"{label}/{operator.name}"),
             attrs={"levels": reading.levels, "phi": reading.phi, "label": label},
-            inputs=[match.source, *parameters],
+            inputs=[source, *parameters],
             outputs=[out],
             domain=ops.DOMAIN,
         )
@@ -427,15 +436,15 @@ def _replace(model: Model, match: _Match, labels: set[str]) -> tuple[str, bool]:
     return label, steps is not None or match.rounding.is_floor
 
 
-def _thresholds(model: Model, match: _Match) -> Array | None:
-    """The thresholds of what was matched; None where they are not found."""
+def _thresholds(model: Model, match: _Match, taken: Sequence[Link]) -> Array | None:
+    """The thresholds of what was matched, behind the operators taken in; None where they are not found."""
     rank, dtype = len(match.source.shape or ()), match.target.dtype
     if rank < 1 or match.source.dtype != dtype:
         return None
     reading, rounding = match.reading, match.rounding
     before = [tensor for tensor, _ in reversed(rounding.before[: reading.ahead + 1])]
     after = [tensor for tensor, _ in rounding.after[: reading.behind + 1]]
-    operators = []
+    operators = list(taken)
     for data, result in pairwise([*before, rounding.node.outputs[0], *after]):
         node = producer(result)
         if node is not None and any(t is data for t in node.inputs):  # else straight through, or the same tensor

@@ -26,7 +26,7 @@ ALLOWED = {
     "graph": "errors ops protos",
     "ownops": "errors ops",
     "runtime": "errors ops",
-    "activations": "graph ops",
+    "activations": "errors graph ops",
     "answers": "graph",
     "constants": "graph",
     "data": "errors filekinds files graph hints",
