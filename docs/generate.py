@@ -28,6 +28,7 @@ from pascalc.cli import main as command_line
 from pascalc.operators import TABLE, UNKNOWN, Apart, Bound, Factor, Linear, Row
 from pascalc.ops import DOMAIN, DOMAIN_VERSION, MIN_OPSET, OPERATORS, Pasc
 from pascalc.passes import SCHEDULES, Pass
+from pascalc.passes.facts import FACTS, INTACT, Fact
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
@@ -95,6 +96,12 @@ _ON_DEMAND_HEAD = """\
 These passes run only where they are asked for, right behind [recognise-qcfs](#recognise-qcfs). Those for `--plan`,
 `--al-clusters` and the like change what the network computes; what comes behind them is lossless again, with respect to
 the changed network. The one for `--dynamic-batch` changes what the network takes."""
+_FACTS_HEAD = f"""\
+## Facts
+
+What passes require and provide can be looked up in the graph ([facts.py](../passes/facts.py)). The pipeline does so
+behind each pass that provides a fact, and again before each pass that requires it; `{INTACT.name}` is looked up behind
+every pass. A fact that does not hold is a fault of pascalc, a `ValueError` that names the pass and what is wrong."""
 _NEURONS_HEAD = f"""\
 An emitted file carries the body of every operator that it uses as an ONNX function, so that a runtime that inlines
 functions runs it without any library. The definitions stand in [pascalc/ops](../pascalc/ops), the NumPy kernels of the
@@ -197,6 +204,7 @@ def passes() -> str:
     if on_demand:
         lines.append(_ON_DEMAND_HEAD)
         lines.append("\n".join(f"- [{name}](#{name}): {kind.summary()}" for name, kind in on_demand.items()))
+    lines += [_FACTS_HEAD, "\n".join(f"- `{fact.name}`: {fact.doc}" for fact in FACTS)]
     for name, kind in (known | on_demand).items():
         module = sys.modules[kind.__module__]
         file = Path(str(module.__file__)).name
@@ -220,8 +228,8 @@ def _all_passes() -> list[type[Pass]]:
     return [kind for kind in dict.fromkeys(found) if issubclass(kind, Pass) and kind is not Pass]
 
 
-def _facts(facts: frozenset[str]) -> str:
-    return ", ".join(sorted(facts)) or "nothing"
+def _facts(facts: frozenset[Fact]) -> str:
+    return ", ".join(sorted(fact.name for fact in facts)) or "nothing"
 
 
 def neurons() -> str:

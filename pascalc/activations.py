@@ -6,6 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from pascalc import ops
+from pascalc.errors import CompileError
 from pascalc.graph import Array, Model, is_ours
 
 _WITH_THRESHOLDS = (ops.MULTI_THRESHOLD.name, ops.MULTI_THRESHOLD_IF.name)
@@ -39,8 +40,22 @@ def is_per_channel(node: gs.Node, rank: int) -> bool:
 
 
 def to_qcfs(model: Model, node: gs.Node) -> None:
-    """Let an activation with thresholds be the QCFS that comes nearest, as where it is given other levels."""
+    """Let an activation with thresholds be the QCFS that comes nearest, as where it is given other levels.
+
+    Raises:
+        CompileError: none comes near: a threshold is half a level away or more.
+    """
     if has_thresholds(node):
+        tau, unit = (node.inputs[index].values.astype(np.float64) for index in (1, 2))
+        level = np.arange(1, len(tau) + 1).reshape(-1, *[1] * (tau.ndim - 1))
+        if not np.all(np.abs(tau - (level - node.attrs["phi"]) * unit) < unit / 2):
+            raise CompileError(
+                "its levels are not evenly spaced from zero on, as those of QCFS are, so that it can only be compiled "
+                "as it is: with its own levels, by a neuron model that takes thresholds one by one",
+                file=model.file,
+                node=node.attrs["label"],
+                hint="Leave it out of the plan and the correction, and compile with --neuron pasc.",
+            )
         threshold = model.constant(f"{node.attrs['label']}/threshold", theta(node))
         current = node.inputs[0]
         node.inputs.clear()

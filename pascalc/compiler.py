@@ -12,7 +12,7 @@ from pascalc import ops, pipeline
 from pascalc.al.plan import PLAN_KEY, Plan
 from pascalc.errors import CompileError
 from pascalc.files import beside, printable, same
-from pascalc.graph import Model, Note, operators
+from pascalc.graph import Model, Note, NoteKind, operators
 from pascalc.inspector import Inspection, inspect_model
 from pascalc.metadata import ANN_DIGEST, CORRECTION, LEVELS, NOT_SPIKING, SOURCE_DIGEST, recorded_correction
 from pascalc.modelfile import check_output, digest_of, save_together
@@ -21,6 +21,7 @@ from pascalc.ops import neuron_model
 from pascalc.passes import ANALYSIS, ANN, SCHEDULES, Pass
 from pascalc.passes.annotate_al import AnnotateAl
 from pascalc.passes.apply_correction import ApplyCorrection
+from pascalc.passes.facts import QCFS
 from pascalc.passes.free_batch import FreeBatch
 from pascalc.planning.correction import Correction
 from pascalc.planning.planner import Planned
@@ -132,9 +133,9 @@ def compile_model(
     observers: list[pipeline.Observer] = [timing]
     if dump_ir is not None:
         observers.append(pipeline.Dump(Path(dump_ir)))
-    pipeline.run(model, _with(changes, passes), observers, stop_after)
+    established = pipeline.run(model, _with(changes, passes), observers, stop_after)
     found = neurons(model)
-    if not found and any(name == "recognise-qcfs" for name, _, _ in timing.rows):
+    if not found and QCFS in established:
         _refuse_without_neurons(model)
     model.metadata.update(_provenance(model, neuron, schedule, {n.name: n.levels for n in found}))
     if plan is not None:
@@ -184,8 +185,7 @@ def default_output(source: Path) -> Path:
 
 def _refuse_other_bodies(model: Model) -> None:
     """A source whose own function bodies are not ours means something else than what would be compiled."""
-    other = next((note for note in model.notes if note.source == "load"), None)
-    if other is not None:
+    for other in model.noted(NoteKind.OTHER_BODY):
         raise CompileError(
             f"the source has a function body of {ops.DOMAIN}.{other.node} that is not this version's: the network "
             "would be compiled as another one than onnxruntime runs",
@@ -208,7 +208,7 @@ _ACTIVATIONS = frozenset(
 def _refuse_without_neurons(model: Model) -> None:
     present = {op: n for op, n in sorted(operators(model).items()) if op in _ACTIVATIONS}
     found = ", ".join(f"{op} ({n})" for op, n in present.items()) or "none"
-    near = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "recognise-qcfs"]
+    near = [str(note) for note in model.noted(NoteKind.NEAR_MISS)]
     reasons = f" Nearly QCFS: {'; '.join(near[:3])}." if near else ""
     raise CompileError(
         f"there is no QCFS activation in this network, so nothing would spike. Its activations: {found}.{reasons}",
@@ -218,7 +218,7 @@ def _refuse_without_neurons(model: Model) -> None:
 
 
 def _provenance(model: Model, neuron: str, schedule: str, levels: Mapping[str, int]) -> dict[str, str]:
-    not_spiking = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "unroll-time"]
+    not_spiking = [str(note) for note in model.noted(NoteKind.NOT_SPIKING)]
     return {
         "pascalc.version": __version__,
         "pascalc.neuron": neuron,

@@ -7,12 +7,33 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 import onnx.reference
+import onnx_graphsurgeon as gs
 
-from pascalc.graph import Array
+from pascalc.graph import Array, Model, is_constant, is_operator
+from pascalc.operators import operator
 
 
 class CannotEvaluate(Exception):
     """onnx's reference evaluator cannot compute the node, and why."""
+
+
+def is_known(model: Model, node: gs.Node) -> bool:
+    """Whether a node's results depend on constants alone. ``CastLike`` of a constant depends on a type alone."""
+    if (node.domain or "") != "" or operator(node).random or any(isinstance(v, gs.Graph) for v in node.attrs.values()):
+        return False
+    given = [t for t in node.inputs if not t.is_empty()]
+    if is_operator(node, "CastLike"):
+        given = given[:1]
+        if node.inputs[1].dtype is None:
+            return False
+    if not given or not all(is_constant(t) for t in given):
+        return False
+    return not any(t.is_empty() or model.is_output(t) for t in node.outputs)
+
+
+def is_static(tensor: gs.Tensor) -> bool:
+    """Whether the tensor's whole shape is known."""
+    return tensor.shape is not None and all(isinstance(d, int) for d in tensor.shape)
 
 
 #: Operators whose older versions the evaluator lacks, and an opset that means the same and has them.

@@ -6,7 +6,8 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import onnx
@@ -22,8 +23,8 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
         CompileError: one of them is none; raised by the function that is returned.
     """
     signature = inspect.signature(function)
-    annotations = {name: str(p.annotation) for name, p in signature.parameters.items()}
-    paths = {name: text for name, text in annotations.items() if "Path" in text or text == "Network"}
+    types = {name: _types(hint) for name, hint in get_type_hints(function).items()}
+    paths = {name: found for name, found in types.items() if Path in found}
 
     @wraps(function)
     def entered(*args: Any, **kwargs: Any) -> Any:
@@ -35,10 +36,17 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     return entered
 
 
-def _check(name: str, value: object, annotation: str) -> None:
-    if (value is None and "None" in annotation) or (isinstance(value, Plan) and "Plan" in annotation):
+def _types(hint: Any) -> set[Any]:
+    """The types that a hint is made of, itself included: those of a union, a collection and what is in it."""
+    if isinstance(hint, list):  # what a Callable takes
+        return set()
+    return {hint, get_origin(hint)}.union(*map(_types, get_args(hint)))
+
+
+def _check(name: str, value: object, types: set[Any]) -> None:
+    if (value is None and type(None) in types) or (isinstance(value, Plan) and Plan in types):
         return
-    several = "Sequence" in annotation
+    several = Sequence in types
     if several and isinstance(value, Sequence) and not isinstance(value, str):
         wrong = [item for item in value if not _is_path(item)]
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -25,17 +26,32 @@ BATCH = "batch"
 Array = NDArray[Any]
 
 
+class NoteKind(Enum):
+    """What a note is about. Readers ask for this, never for who wrote the note."""
+
+    OTHER_BODY = auto()  #: the file has a body of an operator of ours that is not this version's
+    NEAR_MISS = auto()  #: an activation that is nearly QCFS, and stays as it is
+    NOT_SPIKING = auto()  #: an operator that is computed on sums over time
+    REFUSED = auto()  #: another rewrite that was not made
+    WARNING = auto()  #: what everybody has to know; shown unasked
+
+
 @dataclass(frozen=True)
 class Note:
-    """Something a pass wants the user to know: a match it refused and why, an operator that does not spike.
-
-    A ``warning`` is shown unasked.
-    """
+    """Something that loading or a pass, ``source``, wants the user to know of a node; its text is "node: reason"."""
 
     source: str
     node: str
     reason: str
-    warning: bool = False
+    kind: NoteKind
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.reason}"
+
+    @property
+    def warning(self) -> bool:
+        """Whether it is shown unasked."""
+        return self.kind is NoteKind.WARNING
 
 
 @dataclass
@@ -80,9 +96,13 @@ class Model:
             _names=None,
         )
 
-    def note(self, source: str, node: str, reason: str, warning: bool = False) -> None:
-        """Tell the user something; shown by ``--explain`` and in reports, and unasked if it is a ``warning``."""
-        self.notes.append(Note(source, node, reason, warning))
+    def note(self, source: str, node: str, reason: str, kind: NoteKind = NoteKind.REFUSED) -> None:
+        """Tell the user something; shown by ``--explain`` and in reports, a warning unasked."""
+        self.notes.append(Note(source, node, reason, kind))
+
+    def noted(self, kind: NoteKind) -> list[Note]:
+        """The notes of a kind."""
+        return [note for note in self.notes if note.kind is kind]
 
     def unique_name(self, wanted: str) -> str:
         """``wanted``, or ``wanted`` with a number, such that no tensor, node or graph input has it."""

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from pascalc import pipeline
-from pascalc.graph import Model
+from pascalc.graph import Model, NoteKind
 from pascalc.metadata import recorded_not_spiking
 from pascalc.modelfile import load
 from pascalc.network import layout, threshold_range
@@ -82,7 +82,7 @@ def inspect_model(model: Model, thresholds: dict[str, Any] | None = None) -> Ins
         for n in network.neurons
     ]
     counted = network.macs
-    noted = [f"{n.node}: {n.reason}" for n in model.notes if n.source == "unroll-time"]
+    noted = [str(note) for note in model.noted(NoteKind.NOT_SPIKING)]
     return Inspection(
         inputs=[_describe(v) for v in model.interface_inputs],
         outputs=[_describe(v) for v in model.interface_outputs],

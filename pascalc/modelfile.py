@@ -24,7 +24,7 @@ from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 from pascalc import filekinds, functions, limits, ops, opsets, ownops, quantisers
 from pascalc.errors import CompileError
 from pascalc.files import is_stream, read_bytes, real, same, write_together
-from pascalc.graph import Array, Model, Note
+from pascalc.graph import Array, Model, Note, NoteKind
 from pascalc.protos import constant_value, copy, first_line, opset
 
 #: Weights of more bytes than this stay out of the skeleton.
@@ -98,7 +98,8 @@ def _load(data: bytes, path: Path) -> Model:
             tensor.to_constant(weights.pop(tensor.name))
     graph.inputs[:] = [tensor for tensor in graph.inputs if not isinstance(tensor, gs.Constant)]
     graph.functions.clear()
-    notes = [Note("load", name, f"the file's body of {name} is not this version's") for name in changed]
+    reason = "the file's body of {} is not this version's"
+    notes = [Note("load", name, reason.format(name), NoteKind.OTHER_BODY) for name in changed]
     return Model(
         graph=graph,
         notes=notes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from pascalc.files import write_atomically
 from pascalc.graph import Model
 from pascalc.modelfile import skeleton
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import INTACT, Fact
 
 
 class Observer(Protocol):
@@ -52,26 +53,41 @@ class Dump:
 
 def run(
     model: Model, passes: Sequence[Pass], observers: Sequence[Observer] = (), stop_after: str | None = None
-) -> None:
+) -> set[Fact]:
     """Run the passes in order, up to and including ``stop_after``.
+
+    Returns:
+        The facts that the passes provided.
 
     Raises:
         CompileError: a pass cannot compile the model, or ``stop_after`` is none of the passes.
-        ValueError: a pass requires what no earlier pass provides.
+        ValueError: a fault of ours: a pass requires what no earlier pass provides, or what it requires or provides is
+            not true of the graph.
     """
     names = [step.name() for step in passes]
     if stop_after is not None and stop_after not in names:
         raise CompileError(f"there is no pass '{stop_after}' in this pipeline", hint=f"It has: {', '.join(names)}.")
-    provided: set[str] = set()
+    provided: set[Fact] = set()
     for index, step in enumerate(passes, 1):
         missing = step.requires - provided
         if missing:
-            raise ValueError(f"{step.name()} requires {', '.join(sorted(missing))}, which no pass before it provides")
+            lacking = ", ".join(sorted(fact.name for fact in missing))
+            raise ValueError(f"{step.name()} requires {lacking}, which no pass before it provides")
+        _check(model, step, "requires", step.requires)
         started = time.perf_counter()
         rewrites = step.run(model)
         seconds = time.perf_counter() - started
+        _check(model, step, "provides", {INTACT, *step.provides})
         provided |= step.provides
         for observer in observers:
             observer.after(index, step, model, rewrites, seconds)
         if step.name() == stop_after:
-            return
+            break
+    return provided
+
+
+def _check(model: Model, step: Pass, relation: str, facts: Iterable[Fact]) -> None:
+    for fact in sorted(facts, key=lambda fact: fact.name):
+        wrong = fact.holds(model)
+        if wrong:
+            raise ValueError(f"a fault of ours: {step.name()} {relation} the fact '{fact.name}', but {wrong}")

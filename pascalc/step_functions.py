@@ -16,7 +16,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from pascalc.errors import CompileError
-from pascalc.graph import Array, Model
+from pascalc.graph import Array, Model, is_operator, producer
 from pascalc.modelfile import to_bytes
 from pascalc.rounding import declare
 from pascalc.runtime import InferenceSession
@@ -31,6 +31,51 @@ class Link:
 
     node: gs.Node
     data: gs.Tensor
+
+
+@dataclass(frozen=True)
+class Monotone:
+    """An operator of one input whose float results never go down where its input goes up.
+
+    Attributes:
+        rises: whether that is so with the attributes of a node.
+        low, high: the bounds of its results.
+    """
+
+    rises: Callable[[gs.Node], bool]
+    low: float = -np.inf
+    high: float = np.inf
+
+
+def _slope(default: float) -> Callable[[gs.Node], bool]:
+    """Whether the attribute alpha is above zero."""
+    return lambda node: bool(node.attrs.get("alpha", default) > 0)
+
+
+#: What may stand before a quantiser and is taken into the neuron, whose thresholds are then those of both together: an
+#: activation form is added by a row. Only what is monotone to the last bit belongs here. What onnxruntime approximates
+#: is not: Sigmoid, Tanh, Elu, Softplus and Softsign go down by a float at millions of places (docs/architecture.md).
+MONOTONE = {
+    "HardSigmoid": Monotone(_slope(0.2), 0, 1),
+    "LeakyRelu": Monotone(_slope(0.01)),
+    "ThresholdedRelu": Monotone(_slope(1.0), low=0),
+}
+
+
+def monotone(node: gs.Node | None) -> Monotone | None:
+    """What is known of a node that may be taken into a neuron; None where it may not."""
+    form = MONOTONE[node.op] if is_operator(node, *MONOTONE) else None
+    return form if form is not None and node is not None and form.rises(node) else None
+
+
+def monotone_before(tensor: gs.Tensor) -> list[Link]:
+    """The monotone operators that give the tensor, the first to be computed first."""
+    links: list[Link] = []
+    node = producer(tensor)
+    while node is not None and monotone(node) is not None:
+        links.insert(0, Link(node, node.inputs[0]))
+        node = producer(node.inputs[0])
+    return links
 
 
 def thresholds(

@@ -20,6 +20,7 @@ from pascalc.al.metrics import check_levels
 from pascalc.errors import CompileError
 from pascalc.graph import Model
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import QCFS, Fact
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class AnnotateAl(Pass):
 
     levels: Mapping[str, int]
 
-    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({QCFS})
 
     def run(self, model: Model) -> int:
         nodes = {node.attrs["label"]: node for node in model.graph.nodes if is_activation(node)}

@@ -21,6 +21,7 @@ from pascalc.graph import Model, has_tensor, is_constant, is_operator, producer,
 from pascalc.linear import is_layer, output_channels, shift_layer
 from pascalc.operators import operator
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import QCFS, Fact
 
 Values = NDArray[Any]
 
@@ -40,7 +41,7 @@ class ApplyCorrection(Pass):
     thresholds: Mapping[str, Values]
     method: str = "shifts and thresholds that were given"
 
-    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({QCFS})
 
     def run(self, model: Model) -> int:
         nodes = {node.attrs["label"]: node for node in model.graph.nodes if is_activation(node)}

@@ -26,6 +26,7 @@ import onnx_graphsurgeon as gs
 
 from pascalc.graph import Model, has_tensor, is_constant, is_operator, producer, set_input, sort
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import SHAPES, Fact
 
 #: The first opset in which Pad takes axes.
 _PAD_WITH_AXES = 18
@@ -37,7 +38,7 @@ _POOLS_RIGHT = 22
 class AvoidFusions(Pass):
     """Write Pads, BatchNormalizations and pools so that stock onnxruntime computes what they mean."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"shapes"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({SHAPES})
 
     def run(self, model: Model) -> int:
         count = 0

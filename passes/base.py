@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pascalc.graph import Model
+from pascalc.passes.facts import Fact
 
 
 @dataclass(frozen=True)
 class Pass(ABC):
     """One rewrite. A pass is a frozen dataclass whose fields are its options.
 
-    ``requires`` and ``provides`` name facts about the graph; the pipeline refuses an order in which a fact is
-    required before it is provided. The pass's name is its file's, with dashes.
+    ``requires`` and ``provides`` are facts about the graph (passes/facts.py); the pipeline refuses an order in which a
+    fact is required before it is provided, and looks each of them up. The pass's name is its file's, with dashes.
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset()
-    provides: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[Fact]] = frozenset()
+    provides: ClassVar[frozenset[Fact]] = frozenset()
 
     @classmethod
     def name(cls) -> str:

@@ -17,6 +17,7 @@ from pascalc.errors import CompileError
 from pascalc.graph import Model
 from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import QCFS, THRESHOLDS, Fact
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class CheckThresholds(Pass):
 
     neuron: NeuronModel = field(default_factory=Pasc)
 
-    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({QCFS})
+    provides: ClassVar[frozenset[Fact]] = frozenset({THRESHOLDS})
 
     def run(self, model: Model) -> int:
         for node in model.graph.nodes:

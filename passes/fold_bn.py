@@ -19,13 +19,15 @@ import onnx_graphsurgeon as gs
 from pascalc.graph import Model, has_tensor, is_constant, is_operator, producer, set_input, sort, sweep
 from pascalc.linear import Scale, is_layer, output_channels, owns_weight, scale_layer, shift_layer
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import BIASES, SHAPES, Fact
 
 
 @dataclass(frozen=True)
 class FoldBn(Pass):
     """Fold BatchNormalization into the linear layer before it, or make it an affine step."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"shapes"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({SHAPES})
+    provides: ClassVar[frozenset[Fact]] = frozenset({BIASES})
 
     def run(self, model: Model) -> int:
         count = 0

@@ -28,6 +28,7 @@ from pascalc.linear import Scale, is_layer, owns_weight, scale_layer
 from pascalc.operators import Factor, operator
 from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import QCFS, THRESHOLDS, Fact
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class FoldThresholds(Pass):
 
     neuron: NeuronModel = field(default_factory=Pasc)
 
-    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({QCFS, THRESHOLDS})
 
     def run(self, model: Model) -> int:
         outputs: dict[int, Scale] = {}

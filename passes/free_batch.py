@@ -16,6 +16,7 @@ from pascalc.graph import BATCH, Model, captured, has_tensor, is_constant, is_ou
 from pascalc.operators import Apart, operator
 from pascalc.ops import OPERATORS
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import BATCHES, QCFS, Fact
 from pascalc.timing import axes_of
 
 #: Of operators along one axis, that where none is given.
@@ -26,7 +27,8 @@ _DEFAULT_AXIS = {Apart.FIRST_AXIS: 0, Apart.LAST_AXIS: -1}
 class FreeBatch(Pass):
     """Make the batch size of the network's inputs and outputs dynamic."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({QCFS})
+    provides: ClassVar[frozenset[Fact]] = frozenset({BATCHES})
 
     def run(self, model: Model) -> int:
         values = [*model.interface_inputs, *model.interface_outputs]

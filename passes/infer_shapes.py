@@ -29,6 +29,7 @@ from pascalc.linear import check_convolution, is_layer
 from pascalc.modelfile import skeleton
 from pascalc.ops import DOMAIN, MAX_LEVELS
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import SHAPES, Fact
 from pascalc.protos import subgraphs
 
 Shape = list[Any] | None
@@ -48,7 +49,7 @@ _UNSUPPORTED: dict[int, str] = {onnx.TensorProto.FLOAT16: "float16", onnx.Tensor
 class InferShapes(Pass):
     """Infer all shapes, find the batch axis, and free reshapes from a baked-in or computed batch size."""
 
-    provides: ClassVar[frozenset[str]] = frozenset({"shapes"})
+    provides: ClassVar[frozenset[Fact]] = frozenset({SHAPES})
 
     def run(self, model: Model) -> int:
         batched = _batched_inputs(model)

@@ -16,9 +16,10 @@ import onnx_graphsurgeon as gs
 
 from pascalc.activations import has_thresholds, is_activation, to_qcfs
 from pascalc.errors import CompileError
-from pascalc.graph import Model
+from pascalc.graph import Model, NoteKind
 from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import NEURONS, QCFS, Fact
 
 #: Trains this long are told: they come from quantisers of many bits, and cost as many runs of the layers behind.
 _MANY_STEPS = 64
@@ -30,8 +31,8 @@ class LowerNeurons(Pass):
 
     neuron: NeuronModel = field(default_factory=Pasc)
 
-    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
-    provides: ClassVar[frozenset[str]] = frozenset({"neurons"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({QCFS})
+    provides: ClassVar[frozenset[Fact]] = frozenset({NEURONS})
 
     def run(self, model: Model) -> int:
         neuron = self.neuron
@@ -66,5 +67,5 @@ class LowerNeurons(Pass):
             reason = (
                 f"trains of up to {longest.attrs['steps_out']} time steps; levels of 4 bits and fewer need at most 15"
             )
-            model.note(self.name(), longest.attrs["label"], reason, warning=True)
+            model.note(self.name(), longest.attrs["label"], reason, NoteKind.WARNING)
         return count

@@ -18,6 +18,7 @@ from pascalc.graph import Model, is_operator, producer, sort
 from pascalc.linear import is_batched
 from pascalc.ops import NeuronModel, Pasc
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import QCFS, Fact
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class SinkMaxpool(Pass):
 
     neuron: NeuronModel = field(default_factory=Pasc)
 
-    requires: ClassVar[frozenset[str]] = frozenset({"qcfs"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({QCFS})
 
     def run(self, model: Model) -> int:
         if not self.neuron.code.maximum_by_step:

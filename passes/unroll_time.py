@@ -28,8 +28,9 @@ from pascalc import ops
 from pascalc.codes import UNIT
 from pascalc.constants import evaluate
 from pascalc.errors import CompileError
-from pascalc.graph import BATCH, Array, Model, captured, is_constant, set_input
+from pascalc.graph import BATCH, Array, Model, NoteKind, captured, is_constant, set_input
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import NEURONS, SHAPES, TIME, Fact
 from pascalc.timing import Analog, Const, Current, Declined, Held, TimeType, Train, decide, own_output
 
 
@@ -37,8 +38,8 @@ from pascalc.timing import Analog, Const, Current, Declined, Held, TimeType, Tra
 class UnrollTime(Pass):
     """Give every tensor its time type and insert what changes of type need."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"shapes", "neurons"})
-    provides: ClassVar[frozenset[str]] = frozenset({"time"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({SHAPES, NEURONS})
+    provides: ClassVar[frozenset[Fact]] = frozenset({TIME})
 
     def run(self, model: Model) -> int:
         return _Unroll(model, self.name()).run()
@@ -74,6 +75,11 @@ class _Unroll:
                     tensor.shape = [first if batch else None, *tensor.shape[1:]]
         return self.insertions
 
+    def _computed(self, node: gs.Node, reason: str) -> None:
+        """Say that the node is computed, not spiking."""
+        name = node.name or node.outputs[0].name
+        self.model.note(self.name, name, f"{node.op}: {reason}", NoteKind.NOT_SPIKING)
+
     def _type(self, tensor: gs.Tensor) -> TimeType:
         return self.types.get(id(tensor), Const())
 
@@ -87,7 +93,7 @@ class _Unroll:
             try:
                 decision = decide(node, types)
             except Declined as reason:
-                self.model.note(self.name, node.name or node.outputs[0].name, f"{node.op}: {reason}")
+                self._computed(node, str(reason))
                 for index, kind in enumerate(types):
                     if isinstance(kind, Train):
                         node.inputs[index] = self._convert(node.inputs[index], Analog())
@@ -222,7 +228,7 @@ class _Unroll:
 
     def _convert_captured(self, node: gs.Node) -> None:
         """Subgraphs (If, Loop, Scan) compute as in the source network: on sums over time."""
-        self.model.note(self.name, node.name or node.outputs[0].name, f"{node.op}: its subgraph has no spiking form")
+        self._computed(node, "its subgraph has no spiking form")
         for value in node.attrs.values():
             if isinstance(value, gs.Graph):
                 for inner in value.nodes:

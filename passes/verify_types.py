@@ -11,6 +11,7 @@ from pascalc.errors import CompileError
 from pascalc.graph import Model, captured
 from pascalc.ops import DOMAIN
 from pascalc.passes.base import Pass
+from pascalc.passes.facts import TIME, Fact
 from pascalc.timing import Analog, Const, Declined, Held, TimeType, Train, decide, own_output, own_steps_in
 
 
@@ -18,7 +19,7 @@ from pascalc.timing import Analog, Const, Declined, Held, TimeType, Train, decid
 class VerifyTypes(Pass):
     """Check the time types of the unrolled network; rewrites nothing."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"time"})
+    requires: ClassVar[frozenset[Fact]] = frozenset({TIME})
 
     def run(self, model: Model) -> int:
         types: dict[int, TimeType] = {id(t): Analog() for t in model.graph.inputs}

@@ -8,7 +8,7 @@ import pytest
 
 from pascalc import graph
 from pascalc.errors import CompileError
-from pascalc.graph import Model
+from pascalc.graph import Model, NoteKind
 from tests.helpers import loaded, operators, parse
 
 CHAIN = """
@@ -135,3 +135,16 @@ def test_equal_tensors_are_told_apart() -> None:
     assert twin == output
     assert model.is_output(output)
     assert not model.is_output(twin)
+
+
+def test_notes_are_asked_for_by_kind() -> None:
+    """Who wrote a note is for display: two passes may write notes of one kind, and one pass notes of several."""
+    model = loaded(parse("network (float[N,2] x) => (float[N,2] y) { y = Relu (x) }"))
+    model.note("one", "a", "is computed", NoteKind.NOT_SPIKING)
+    model.note("one", "b", "is slow", NoteKind.WARNING)
+    model.note("other", "c", "is computed too", NoteKind.NOT_SPIKING)
+    model.note("other", "d", "stays")
+    assert [str(note) for note in model.noted(NoteKind.NOT_SPIKING)] == ["a: is computed", "c: is computed too"]
+    assert [note.node for note in model.notes if note.warning] == ["b"]
+    assert [note.node for note in model.noted(NoteKind.REFUSED)] == ["d"]
+    assert not model.noted(NoteKind.NEAR_MISS)

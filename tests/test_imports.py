@@ -27,9 +27,9 @@ ALLOWED = {
     "graph": "errors ops protos",
     "ownops": "errors ops protos",
     "runtime": "errors ops",
-    "activations": "graph ops",
+    "activations": "errors graph ops",
     "answers": "graph",
-    "constants": "graph",
+    "constants": "graph operators",
     "data": "errors filekinds files graph hints",
     "entry": "al errors",
     "limits": "errors graph protos",
@@ -37,6 +37,7 @@ ALLOWED = {
     "observed": "runtime",
     "probes": "errors graph ops protos runtime",
     "quantisers": "errors graph protos",
+    "qcfs_algebra": "ops",
     "train": "al errors files ops runtime tables",
     "functions": "errors limits observed ops protos",
     "opsets": "errors graph limits ops protos",
@@ -50,8 +51,8 @@ ALLOWED = {
     "workers": "errors folding stream",
     "step_functions": "errors graph modelfile rounding runtime",
     "passes": (
-        "activations al codes constants errors graph linear modelfile observed operators ops protos step_functions "
-        "timing"
+        "activations al codes constants errors graph linear modelfile observed operators ops protos qcfs_algebra "
+        "step_functions timing"
     ),
     "pipeline": "errors files graph modelfile passes",
     "neurons": "activations errors graph ops passes pipeline",

@@ -19,7 +19,7 @@ import onnx_graphsurgeon as gs
 from pascalc import ops
 from pascalc.errors import CompileError
 from pascalc.export.base import Refusal, Target
-from pascalc.graph import Array, has_tensor, is_constant
+from pascalc.graph import Array, NoteKind, has_tensor, is_constant
 from pascalc.linear import is_layer
 from pascalc.modelfile import to_bytes
 from pascalc.network import LayerNode, Layout
@@ -66,7 +66,7 @@ class Weights(Target):
             )
 
     def refusals(self, network: Layout) -> list[Refusal]:
-        found = [Refusal(note.node, note.reason) for note in network.model.notes if note.source == "load"]
+        found = [Refusal(note.node, note.reason) for note in network.model.noted(NoteKind.OTHER_BODY)]
         for node in network.model.graph.nodes:
             try:
                 _operation(node)

@@ -15,7 +15,7 @@ from pascalc import ops, pipeline
 from pascalc.errors import CompileError
 from pascalc.files import read_bytes
 from pascalc.folding import Progress
-from pascalc.graph import Model, is_ours
+from pascalc.graph import Model, NoteKind, is_ours
 from pascalc.metadata import LEVELS, ann_is, recorded_correction, source_is
 from pascalc.modelfile import load
 from pascalc.neurons import is_spiking
@@ -87,9 +87,9 @@ def verify(
         raise CompileError(
             "it is a spiking network already: the source comes first, then what was compiled from it", file=source
         )
-    if known.notes:
+    for other in known.noted(NoteKind.OTHER_BODY):
         hint = "Export the model again, or take the body out."
-        raise CompileError(known.notes[0].reason, file=source, node=known.notes[0].node, hint=hint)
+        raise CompileError(other.reason, file=source, node=other.node, hint=hint)
     seed = secrets.randbits(32) if seed is None else seed
     result = Verification(data=samples is not None, threads=threads, seed=seed)
     written, found = _paired(known, emitted, trust, result)
@@ -124,7 +124,7 @@ def _paired(known: Model, emitted: Model, trust: bool, result: Verification) -> 
     pipeline.run(known, ANALYSIS)
     with suppress(CompileError):  # shapes that do not fit together show when it runs
         set_shapes(emitted)
-    result.problems += [n.reason for n in emitted.notes]
+    result.problems += [note.reason for note in emitted.noted(NoteKind.OTHER_BODY)]
     if not trust:
         emitted.metadata.pop(LEVELS, None)
     return written, pair(known, emitted, result)

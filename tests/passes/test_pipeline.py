@@ -206,7 +206,7 @@ def test_pipeline_order_is_checked() -> None:
         for step in passes:
             assert step.requires <= provided
             provided |= step.provides
-    with pytest.raises(ValueError, match="recognise-qcfs requires shapes, which no pass before it provides"):
+    with pytest.raises(ValueError, match="recognise-qcfs requires constants, shapes, which no pass before it provides"):
         pipeline.run(loaded(network("analog join")), UNROLLED[2:])
 
 
