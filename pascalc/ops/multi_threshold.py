@@ -12,7 +12,7 @@ first, like PascIF (pascalc/ops/pasc.py). NaN reaches no threshold.
 
 The activation's body asks one threshold after the other and counts in bytes, which are the fastest to add. Bisection
 asks eight of 255, but has to look each up for every neuron, and for one look-up onnxruntime's Gather takes as long as
-thirty comparisons do. (Its GatherElements is fast, but the reference evaluator's knows tables of 64 values at the most.)
+thirty comparisons do. (Its GatherElements is fast, but the reference evaluator's takes tables of 64 values at most.)
 The count is given the shape of X, because shape inference does not follow it through the Loop.
 """
 

@@ -35,7 +35,7 @@ ACCUMULATE = Operator(
 ALIGN = Operator(
     name="Align",
     doc="A train prolonged by steps of zeros, so that it can join a longer one.",
-    inputs={"X": "[steps_in*N, ...], a train"},
+    inputs={"X": "[steps_in*N, ...], a train, or an analog tensor as one of one step"},
     outputs={"Y": "[steps_out*N, ...], X and then zeros"},
     attributes=(
         Attribute("steps_in", "int", "time steps of X"),
