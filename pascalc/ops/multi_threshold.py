@@ -18,14 +18,14 @@ The count is given the shape of X, because shape inference does not follow it th
 
 from __future__ import annotations
 
-from pascalc.ops.base import Attribute, Operator
+from pascalc.ops.base import LABEL, Attribute, Operator
+from pascalc.ops.statements import TOTAL
 
 _THRESHOLDS = (
     "ascending, [levels, 1, ...]: a value a level, or a value a level and channel, with an axis of size 1 for the batch"
 )
 _UNIT = "the height of a level: a scalar, or one value a channel, shaped to broadcast against a sample"
 _PHI = Attribute("phi", "float", "the shift of the QCFS that comes nearest, with theta = L*unit; it is not used here")
-_LABEL = Attribute("label", "string", "the name of the neuron in the source network")
 
 MULTI_THRESHOLD = Operator(
     name="MultiThreshold",
@@ -33,7 +33,7 @@ MULTI_THRESHOLD = Operator(
     "lie where its thresholds say; in a collapsed network it hands over the spike count (times unit) in one tensor.",
     inputs={"X": "[N, ...], the pre-activation", "thresholds": _THRESHOLDS, "unit": _UNIT},
     outputs={"Y": "[N, ...], level * unit"},
-    attributes=(Attribute("levels", "int", "L, the number of thresholds"), _PHI, _LABEL),
+    attributes=(Attribute("levels", "int", "L, the number of thresholds"), _PHI, LABEL),
     body="""
     levels = Constant <value_int: int = @levels> ()
     none = Less (X, X)
@@ -64,20 +64,15 @@ MULTI_THRESHOLD_IF = Operator(
         Attribute("steps_in", "int", "time steps of the input current"),
         Attribute("steps_out", "int", "time steps of the emitted train: L"),
         _PHI,
-        _LABEL,
+        LABEL,
     ),
     body="""
     one = Constant <value_ints: ints = [1]> ()
     zero = Constant <value_ints: ints = [0]> ()
     minus_one = Constant <value_ints: ints = [-1]> ()
-    steps_in_int = Constant <value_int: int = @steps_in> ()
-    steps_in = Reshape (steps_in_int, one)
-    by_step = Concat <axis: int = 0> (steps_in, minus_one)
-    sample = Shape <start: int = 1> (X)
-    by_sample = Concat <axis: int = 0> (minus_one, sample)
-    currents = Reshape (X, by_step)
-    sum = Einsum <equation: string = "tm->m"> (currents)
-    total = Reshape (sum, by_sample)
+    """
+    + TOTAL
+    + """
     current = Unsqueeze (total, zero)
     fires = GreaterOrEqual (current, thresholds)
     spikes = CastLike (fires, X)
