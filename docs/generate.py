@@ -241,7 +241,7 @@ def neurons() -> str:
         tensors = ["| | |", "|---|---|"]
         tensors += [f"| input `{name}` | {_cell(doc)} |" for name, doc in operator.inputs.items()]
         tensors += [f"| output `{name}` | {_cell(doc)} |" for name, doc in operator.outputs.items()]
-        body = textwrap.dedent(operator.body).strip()
+        body = "\n".join(filter(str.strip, textwrap.dedent(operator.body).splitlines()))
         lines += [
             f"## {operator.name}",
             _escaped(operator.doc),

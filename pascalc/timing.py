@@ -181,8 +181,9 @@ def own_output(node: gs.Node, data: TimeType) -> TimeType:
     neuron = ops.spiking_neuron(node.op)
     if neuron is not None:
         return _spikes(neuron, node)
-    if node.op == ops.ALIGN.name and isinstance(data, Train):
-        return replace(data, length=node.attrs["steps_out"])
+    if node.op == ops.ALIGN.name:
+        length = node.attrs["steps_out"]
+        return replace(data, length=length) if isinstance(data, Train) else Current(UNIT, length)
     if node.op == ops.SPREAD.name:
         return Current(UNIT, node.attrs["steps"])
     if node.op == ops.HOLD.name:

@@ -11,6 +11,10 @@ Walking the graph once, each node's rule (pascalc/timing.py) is asked what it wa
 Where steps do not all count 1 (pascalc/codes.py), Retime does what Accumulate, Spread and Align do, and a Bias behind
 the node deals its constants out. What is held is the same for all of them.
 
+c/T is rounded for most T. The currents of quantisers may lie exactly on a threshold; so in a network of neurons whose
+thresholds are given one by one, a constant that is not T exact shares comes whole in the first step, by a Bias, and so
+does an analog tensor, by an Align. (Where the sizes of a sample are not known, a constant is divided none the less.)
+
 Nodes and their names stay the source's.
 """
 
@@ -25,6 +29,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from pascalc import ops
+from pascalc.activations import has_thresholds
 from pascalc.codes import UNIT
 from pascalc.constants import evaluate
 from pascalc.errors import CompileError
@@ -54,6 +59,7 @@ class _Unroll:
         self.converted: dict[tuple[int, TimeType], gs.Tensor] = {}
         self.late: list[gs.Node] = []
         self.insertions = 0
+        self.exact = any(has_thresholds(node) for node in model.graph.nodes)
 
     def run(self) -> int:
         for tensor in self.model.graph.inputs:
@@ -103,7 +109,7 @@ class _Unroll:
                     if kind != wanted:
                         node.inputs[index] = self._convert(node.inputs[index], wanted)
                 output = decision.output
-                if isinstance(output, Train) and output.weighting is not UNIT and decision.split:
+                if isinstance(output, Train) and self._is_taken_out(node, decision.split, output):
                     self._take_out(node, decision.split, output)
                 else:
                     for index in decision.split:
@@ -141,6 +147,14 @@ class _Unroll:
             assert model.reads is not None, "who reads no trains takes one step"
             node.inputs[0] = self._convert(node.inputs[0], Current(model.reads, fixed))
 
+    def _is_taken_out(self, node: gs.Node, constants: tuple[int, ...], output: Train) -> bool:
+        """Whether the node's additive constants are not divided among the steps, but dealt out behind it."""
+        if output.weighting is not UNIT:
+            return bool(constants)
+        sizes_known = all(_has_sizes(t) for t in node.inputs if not is_constant(t) and not t.is_empty())
+        values = [node.inputs[index].values for index in constants]
+        return self.exact and sizes_known and not all(_divides(value, output.steps) for value in values)
+
     def _take_out(self, node: gs.Node, constants: tuple[int, ...], output: Train) -> None:
         """The node's additive constants, which steps do not share alike: zeros in the node, and a Bias behind it."""
         given = {t.name: t.values if is_constant(t) else self._silence(t) for t in node.inputs if not t.is_empty()}
@@ -152,28 +166,28 @@ class _Unroll:
         before = self.model.variable(f"{after.name}/no_bias", after)
         node.outputs[0] = before
         self.types[id(before)] = output
-        shares = output.weighting.shares(output.steps).astype(after.dtype)
-        dealt = [self.model.constant(f"{after.name}/{n}", v) for n, v in (("bias", bias), ("shares", shares))]
-        self.late.append(self._own(ops.BIAS, [before, *dealt], after, {"steps": output.steps}))
+        weighting, steps = output.weighting, output.steps
+        shares = np.eye(steps)[0] if weighting is UNIT else weighting.shares(steps)
+        parts = (("bias", bias), ("shares", shares.astype(after.dtype)))
+        dealt = [self.model.constant(f"{after.name}/{name}", values) for name, values in parts]
+        self.late.append(self._own(ops.BIAS, [before, *dealt], after, {"steps": steps}))
         self.types[id(after)] = output
 
     def _silence(self, tensor: gs.Tensor) -> Array:
         """One sample of zeros."""
-        sizes = tensor.shape[1:] if tensor.shape else [None]
-        if not all(isinstance(size, int) for size in sizes):
+        if not _has_sizes(tensor):
             raise CompileError(
                 f"the sizes of '{tensor.name}' are not known, so that its constants cannot be dealt out to time steps",
                 file=self.model.file,
                 node=tensor.name,
                 hint="Export the model with a fixed input size; only the batch may be free.",
             )
-        return np.zeros([1, *sizes], tensor.dtype)
+        return np.zeros([1, *tensor.shape[1:]], tensor.dtype)
 
     def _split(self, node: gs.Node, index: int, steps: int) -> None:
         """An additive constant c as c/T."""
         tensor = node.inputs[index]
-        share = (np.asarray(tensor.values, np.float64) / steps).astype(tensor.dtype)
-        set_input(node, index, self.model.constant(f"{tensor.name}/{steps}", share))
+        set_input(node, index, self.model.constant(f"{tensor.name}/{steps}", _share(tensor.values, steps)))
         self.insertions += 1
 
     def _convert(self, tensor: gs.Tensor, wanted: TimeType) -> gs.Tensor:
@@ -207,7 +221,7 @@ class _Unroll:
             return self._own(ops.RETIME, [tensor, matrix], out, {**steps, "weighting": weighting})
         if isinstance(wanted, Analog):
             return self._own(ops.ACCUMULATE, [tensor], out, {"steps": kind.steps})
-        if isinstance(kind, Train):
+        if isinstance(kind, Train) or (self.exact and wanted.steps & (wanted.steps - 1)):
             return self._own(ops.ALIGN, [tensor], out, steps)
         return self._own(ops.SPREAD, [tensor], out, {"steps": wanted.steps})
 
@@ -240,6 +254,24 @@ class _Unroll:
                 for index, tensor in enumerate(value.outputs):
                     if isinstance(self._type(tensor), Train):
                         value.outputs[index] = self._convert(tensor, Analog())
+
+
+def _has_sizes(tensor: gs.Tensor) -> bool:
+    """Whether the sizes of a sample are known."""
+    return bool(tensor.shape) and all(isinstance(size, int) for size in tensor.shape[1:])
+
+
+def _share(values: Array, steps: int) -> Array:
+    """What each of so many steps gets of a constant."""
+    return np.asarray((np.asarray(values, np.float64) / steps).astype(values.dtype))
+
+
+def _divides(values: Array, steps: int) -> bool:
+    """Whether the shares of a constant are exact. One with infinities counts as such: all steps have to have them."""
+    share = _share(values, steps)
+    with np.errstate(all="ignore"):
+        rest = np.where(share == 0, values, np.fmod(values, share))  # which is exact
+        return not np.isfinite(values).all() or (not rest.any() and np.array_equal(share * steps, values))
 
 
 def _matrix(kind: TimeType, wanted: TimeType) -> Array:

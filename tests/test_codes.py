@@ -15,6 +15,7 @@ import pascalc
 from pascalc import codes, ops
 from pascalc.codes import RATE, THERMOMETER, UNIT, Code, Floats, Weighting
 from pascalc.ops import PASC_IF, NeuronModel, Operator
+from pascalc.ops.statements import LEVEL
 from pascalc.runtime import kernels
 from pascalc.runtime.kernels import Kernel
 from pascalc.runtime.kernels.qcfs import qcfs
@@ -68,18 +69,8 @@ DIGITS = Operator(
     inputs=PASC_IF.inputs,
     outputs=PASC_IF.outputs,
     attributes=PASC_IF.attributes,
-    body="""
-    levels_int = Constant <value_int: int = @levels> ()
-    levels = CastLike (levels_int, X)
-    phi_float = Constant <value_float: float = @phi> ()
-    phi = CastLike (phi_float, X)
-    zero_int = Constant <value_int: int = 0> ()
-    zero = CastLike (zero_int, X)
-    gain = Div (levels, threshold)
-    scaled = Mul (X, gain)
-    shifted = Add (scaled, phi)
-    floored = Floor (shifted)
-    count = Clip (floored, zero, levels)
+    body=LEVEL
+    + """
     row = Constant <value_ints: ints = [1, -1]> ()
     counts = Reshape (count, row)
     steps_out = Constant <value_int: int = @steps_out> ()

@@ -419,7 +419,7 @@ def test_types_of_tensors_are_floats_or_integers() -> None:
         }"""
     )
     model = compiled(source)
-    assert operators(model) == ["MultiThresholdIF", "Gemm", "Accumulate"]
+    assert operators(model) == ["MultiThresholdIF", "Gemm", "Bias", "Accumulate"]
     x = np.float32([[0.3, 1.6], [10.1, -3], [99, 0.6]])
     np.testing.assert_allclose(run(model, {"x": x})[0], run(source, {"x": x})[0], rtol=1e-5)
     assert model.graph.nodes[1].inputs[1].values.dtype == np.float32

@@ -32,6 +32,10 @@ class Attribute:
     doc: str
 
 
+#: By this the neurons of two files are paired.
+LABEL = Attribute("label", "string", "the name of the neuron in the source network")
+
+
 @dataclass(frozen=True)
 class Operator:
     """An operator of the domain ``ai.pascalc``.

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from pascalc.codes import RATE, UNIT
 from pascalc.errors import CompileError
-from pascalc.ops.base import Attribute, Operator
+from pascalc.ops.base import LABEL, Attribute, Operator
 from pascalc.ops.model import NeuronModel
 from pascalc.ops.qcfs import MAX_LEVELS
 
@@ -41,7 +41,7 @@ IF = Operator(
         Attribute("steps_in", "int", "T, time steps of the input current"),
         Attribute("steps_out", "int", "T, time steps of the train"),
         Attribute("phi", "float", "the membrane at the start, in units of theta/T: 1/2"),
-        Attribute("label", "string", "the name of the neuron in the source network"),
+        LABEL,
     ),
     body="""
     axis = Constant <value_int: int = 0> ()

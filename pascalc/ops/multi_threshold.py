@@ -8,36 +8,24 @@ no rounding in it either, and what a quantiser does half way between two levels 
 is ``>=`` at the next float. MultiThreshold is the name that FINN and QONNX have for it [Umuroglu & Jahre 2017].
 
 The spiking form sums its input steps in order, S = X[1] + ... + X[T_in], and sends s[t] = (S >= tau_t): all spikes
-first, like PascIF (pascalc/ops/pasc.py). The activation's body finds the level by bisection, in eight steps for up to
-255 levels; a threshold beyond the last is the last again, and the number is cut off at L. NaN reaches no threshold.
+first, like PascIF (pascalc/ops/pasc.py). NaN reaches no threshold.
+
+The activation's body asks one threshold after the other and counts in bytes, which are the fastest to add. Bisection
+asks eight of 255, but has to look each up for every neuron, and for one look-up onnxruntime's Gather takes as long as
+thirty comparisons do. (Its GatherElements is fast, but the reference evaluator's takes tables of 64 values at most.)
+The count is given the shape of X, because shape inference does not follow it through the Loop.
 """
 
 from __future__ import annotations
 
-from pascalc.ops.base import Attribute, Operator
+from pascalc.ops.base import LABEL, Attribute, Operator
+from pascalc.ops.statements import TOTAL
 
 _THRESHOLDS = (
     "ascending, [levels, 1, ...]: a value a level, or a value a level and channel, with an axis of size 1 for the batch"
 )
 _UNIT = "the height of a level: a scalar, or one value a channel, shaped to broadcast against a sample"
 _PHI = Attribute("phi", "float", "the shift of the QCFS that comes nearest, with theta = L*unit; it is not used here")
-_LABEL = Attribute("label", "string", "the name of the neuron in the source network")
-
-#: The bisection's steps: enough for MAX_LEVELS.
-_POWERS = (128, 64, 32, 16, 8, 4, 2, 1)
-
-
-def _halving(power: int) -> str:
-    """One step of the bisection: so many rows of the table higher, if X has reached the threshold there."""
-    return f"""
-    power{power} = Constant <value_int: int = {power}> ()
-    stride{power} = Mul (power{power}, row)
-    stride{power}_short = Cast <to: int = 6> (stride{power})
-    higher{power} = Add (place{2 * power}, stride{power}_short)
-    tau{power} = Gather (table, higher{power})
-    fires{power} = GreaterOrEqual (X, tau{power})
-    place{power} = Where (fires{power}, higher{power}, place{2 * power})"""
-
 
 MULTI_THRESHOLD = Operator(
     name="MultiThreshold",
@@ -45,37 +33,23 @@ MULTI_THRESHOLD = Operator(
     "lie where its thresholds say; in a collapsed network it hands over the spike count (times unit) in one tensor.",
     inputs={"X": "[N, ...], the pre-activation", "thresholds": _THRESHOLDS, "unit": _UNIT},
     outputs={"Y": "[N, ...], level * unit"},
-    attributes=(Attribute("levels", "int", "L, the number of thresholds"), _PHI, _LABEL),
+    attributes=(Attribute("levels", "int", "L, the number of thresholds"), _PHI, LABEL),
     body="""
     levels = Constant <value_int: int = @levels> ()
-    size = Size (thresholds)
-    row = Div (size, levels)
-    zero = Constant <value_int: int = 0> ()
-    one = Constant <value_int: int = 1> ()
-    columns = Range (zero, row, one)
-    row_shape = Shape <start: int = 1> (thresholds)
-    first = Reshape (columns, row_shape)
-    below_long = Sub (first, row)
-    below = Cast <to: int = 6> (below_long)
+    none = Less (X, X)
+    start = Cast <to: int = 2> (none)
+    unlimited = Constant <value = bool {1}> ()
+    count = Loop <body = step (int64 k, bool more, uint8[] c) => (bool again, uint8[] c_next) {
+        again = Identity (more)
+        threshold = Gather (thresholds, k)
+        fires = GreaterOrEqual (X, threshold)
+        one = Cast <to: int = 2> (fires)
+        c_next = Add (c, one)
+    }> (levels, unlimited, start)
     shape = Shape (X)
-    minus_one = Constant <value_ints: ints = [-1]> ()
-    place256 = Expand (below, shape)
-    last = Gather (thresholds, minus_one)
-    most = Constant <value_ints: ints = [255]> ()
-    more_shape = Concat <axis: int = 0> (most, row_shape)
-    more = Expand (last, more_shape)
-    padded = Concat <axis: int = 0> (thresholds, more)
-    table = Reshape (padded, minus_one)
-"""
-    + "".join(_halving(power) for power in _POWERS)
-    + """
-    rows = Sub (place1, below)
-    row_short = Cast <to: int = 6> (row)
-    number_int = Div (rows, row_short)
-    number = CastLike (number_int, X)
-    most_levels = CastLike (levels, X)
-    level = Min (number, most_levels)
-    Y = Mul (level, unit)
+    level = Reshape (count, shape)
+    number = CastLike (level, X)
+    Y = Mul (number, unit)
     """,
 )
 
@@ -90,20 +64,15 @@ MULTI_THRESHOLD_IF = Operator(
         Attribute("steps_in", "int", "time steps of the input current"),
         Attribute("steps_out", "int", "time steps of the emitted train: L"),
         _PHI,
-        _LABEL,
+        LABEL,
     ),
     body="""
     one = Constant <value_ints: ints = [1]> ()
     zero = Constant <value_ints: ints = [0]> ()
     minus_one = Constant <value_ints: ints = [-1]> ()
-    steps_in_int = Constant <value_int: int = @steps_in> ()
-    steps_in = Reshape (steps_in_int, one)
-    by_step = Concat <axis: int = 0> (steps_in, minus_one)
-    sample = Shape <start: int = 1> (X)
-    by_sample = Concat <axis: int = 0> (minus_one, sample)
-    currents = Reshape (X, by_step)
-    sum = Einsum <equation: string = "tm->m"> (currents)
-    total = Reshape (sum, by_sample)
+    """
+    + TOTAL
+    + """
     current = Unsqueeze (total, zero)
     fires = GreaterOrEqual (current, thresholds)
     spikes = CastLike (fires, X)

@@ -21,9 +21,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pascalc.codes import THERMOMETER, UNIT
-from pascalc.ops.base import Attribute, Operator
+from pascalc.ops.base import LABEL, Attribute, Operator
 from pascalc.ops.model import NeuronModel
 from pascalc.ops.multi_threshold import MULTI_THRESHOLD_IF
+from pascalc.ops.statements import LEVELS_AND_PHI, TOTAL
 
 PASC_IF = Operator(
     name="PascIF",
@@ -40,23 +41,15 @@ PASC_IF = Operator(
         Attribute("steps_in", "int", "time steps of the input current"),
         Attribute("steps_out", "int", "time steps of the emitted train"),
         Attribute("phi", "float", "the membrane at the start, in units of theta/L: 1/2 in PASCAL"),
-        Attribute("label", "string", "the name of the neuron in the source network"),
+        LABEL,
     ),
     body="""
     one = Constant <value_ints: ints = [1]> ()
     minus_one = Constant <value_ints: ints = [-1]> ()
-    levels_int = Constant <value_int: int = @levels> ()
-    levels = CastLike (levels_int, X)
-    phi_float = Constant <value_float: float = @phi> ()
-    phi = CastLike (phi_float, X)
-    steps_in_int = Constant <value_int: int = @steps_in> ()
-    steps_in = Reshape (steps_in_int, one)
-    by_step = Concat <axis: int = 0> (steps_in, minus_one)
-    sample = Shape <start: int = 1> (X)
-    by_sample = Concat <axis: int = 0> (minus_one, sample)
-    currents = Reshape (X, by_step)
-    sum = Einsum <equation: string = "tm->m"> (currents)
-    total = Reshape (sum, by_sample)
+    """
+    + LEVELS_AND_PHI
+    + TOTAL
+    + """
     gain = Div (levels, threshold)
     scaled = Mul (total, gain)
     shifted = Add (scaled, phi)

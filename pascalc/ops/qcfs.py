@@ -9,7 +9,8 @@ QCFS: Bu et al., ICLR 2022, with phi = 1/2. CQReLU (CASC) is the same with phi =
 
 from __future__ import annotations
 
-from pascalc.ops.base import Attribute, Operator
+from pascalc.ops.base import LABEL, Attribute, Operator
+from pascalc.ops.statements import LEVEL
 
 MAX_LEVELS = 255
 """The most levels L of an activation, so that spike counts fit into one byte; the fewest are 1."""
@@ -26,20 +27,10 @@ QCFS = Operator(
     attributes=(
         Attribute("levels", "int", "L, the number of levels above zero"),
         Attribute("phi", "float", "the shift before the floor: 1/2 in QCFS"),
-        Attribute("label", "string", "the name of the neuron in the source network"),
+        LABEL,
     ),
-    body="""
-    levels_int = Constant <value_int: int = @levels> ()
-    levels = CastLike (levels_int, X)
-    phi_float = Constant <value_float: float = @phi> ()
-    phi = CastLike (phi_float, X)
-    zero_int = Constant <value_int: int = 0> ()
-    zero = CastLike (zero_int, X)
-    gain = Div (levels, threshold)
-    scaled = Mul (X, gain)
-    shifted = Add (scaled, phi)
-    floored = Floor (shifted)
-    count = Clip (floored, zero, levels)
+    body=LEVEL
+    + """
     unit = Div (threshold, levels)
     Y = Mul (count, unit)
     """,

@@ -1,8 +1,8 @@
 """The operators that change what a tensor means over time. Each keeps the weighted sum over time (pascalc/codes.py),
 save Hold, which repeats a tensor for a train to be multiplied by.
 
-Accumulate, Align and Spread are for trains whose steps all count 1; Retime and Bias for every other weighting; Hold for
-all of them.
+Accumulate, Align and Spread are for trains whose steps all count 1, Retime for every other weighting, Hold for all of
+them, and Bias for constants that the steps do not share alike.
 
 The time axis is folded into the batch, step by step: ``[T*N, ...]`` reshapes to ``[T, N, ...]``. Sums run over the
 steps in order, as in the neurons (pascalc/ops/pasc.py says why they are an Einsum).
@@ -11,6 +11,27 @@ steps in order, as in the neurons (pascalc/ops/pasc.py says why they are an Eins
 from __future__ import annotations
 
 from pascalc.ops.base import Attribute, Operator
+from pascalc.ops.statements import rows
+
+
+def _in_every_step(tensor: str, before: str = "") -> str:
+    """The body that repeats a tensor of the shape of X, which the statements ``before`` compute, ``steps`` times."""
+    return f"""
+    one = Constant <value_ints: ints = [1]> ()
+    zero = Constant <value_ints: ints = [0]> ()
+    minus_one = Constant <value_ints: ints = [-1]> ()
+    steps_int = Constant <value_int: int = @steps> ()
+    {before}
+    steps = Reshape (steps_int, one)
+    whole = Shape (X)
+    repeated = Concat <axis: int = 0> (steps, whole)
+    front = Unsqueeze ({tensor}, zero)
+    every_step = Expand (front, repeated)
+    sample = Shape <start: int = 1> (X)
+    by_sample = Concat <axis: int = 0> (minus_one, sample)
+    Y = Reshape (every_step, by_sample)
+    """
+
 
 ACCUMULATE = Operator(
     name="Accumulate",
@@ -21,12 +42,9 @@ ACCUMULATE = Operator(
     body="""
     one = Constant <value_ints: ints = [1]> ()
     minus_one = Constant <value_ints: ints = [-1]> ()
-    steps_int = Constant <value_int: int = @steps> ()
-    steps = Reshape (steps_int, one)
-    by_step = Concat <axis: int = 0> (steps, minus_one)
-    sample = Shape <start: int = 1> (X)
-    by_sample = Concat <axis: int = 0> (minus_one, sample)
-    rows = Reshape (X, by_step)
+    """
+    + rows("steps", "steps", "rows")
+    + """
     sum = Einsum <equation: string = "tm->m"> (rows)
     Y = Reshape (sum, by_sample)
     """,
@@ -35,7 +53,7 @@ ACCUMULATE = Operator(
 ALIGN = Operator(
     name="Align",
     doc="A train prolonged by steps of zeros, so that it can join a longer one.",
-    inputs={"X": "[steps_in*N, ...], a train"},
+    inputs={"X": "[steps_in*N, ...], a train, or an analog tensor as one of one step"},
     outputs={"Y": "[steps_out*N, ...], X and then zeros"},
     attributes=(
         Attribute("steps_in", "int", "time steps of X"),
@@ -62,22 +80,13 @@ SPREAD = Operator(
     inputs={"X": "[N, ...], an analog tensor"},
     outputs={"Y": "[steps*N, ...], X/steps in every step"},
     attributes=(Attribute("steps", "int", "time steps of Y"),),
-    body="""
-    one = Constant <value_ints: ints = [1]> ()
-    zero = Constant <value_ints: ints = [0]> ()
-    minus_one = Constant <value_ints: ints = [-1]> ()
-    steps_int = Constant <value_int: int = @steps> ()
+    body=_in_every_step(
+        "share",
+        """
     steps_float = CastLike (steps_int, X)
     share = Div (X, steps_float)
-    steps = Reshape (steps_int, one)
-    whole = Shape (X)
-    repeated = Concat <axis: int = 0> (steps, whole)
-    front = Unsqueeze (share, zero)
-    every_step = Expand (front, repeated)
-    sample = Shape <start: int = 1> (X)
-    by_sample = Concat <axis: int = 0> (minus_one, sample)
-    Y = Reshape (every_step, by_sample)
-    """,
+""",
+    ),
 )
 
 HOLD = Operator(
@@ -86,20 +95,7 @@ HOLD = Operator(
     inputs={"X": "[N, ...], an analog tensor"},
     outputs={"Y": "[steps*N, ...], X in every step"},
     attributes=(Attribute("steps", "int", "time steps of Y"),),
-    body="""
-    one = Constant <value_ints: ints = [1]> ()
-    zero = Constant <value_ints: ints = [0]> ()
-    minus_one = Constant <value_ints: ints = [-1]> ()
-    steps_int = Constant <value_int: int = @steps> ()
-    steps = Reshape (steps_int, one)
-    whole = Shape (X)
-    repeated = Concat <axis: int = 0> (steps, whole)
-    front = Unsqueeze (X, zero)
-    every_step = Expand (front, repeated)
-    sample = Shape <start: int = 1> (X)
-    by_sample = Concat <axis: int = 0> (minus_one, sample)
-    Y = Reshape (every_step, by_sample)
-    """,
+    body=_in_every_step("X"),
 )
 
 RETIME = Operator(
@@ -116,12 +112,9 @@ RETIME = Operator(
     body="""
     one = Constant <value_ints: ints = [1]> ()
     minus_one = Constant <value_ints: ints = [-1]> ()
-    steps_int = Constant <value_int: int = @steps_in> ()
-    steps = Reshape (steps_int, one)
-    by_step = Concat <axis: int = 0> (steps, minus_one)
-    sample = Shape <start: int = 1> (X)
-    by_sample = Concat <axis: int = 0> (minus_one, sample)
-    rows = Reshape (X, by_step)
+    """
+    + rows("steps_in", "steps", "rows")
+    + """
     mixed = Einsum <equation: string = "st,tm->sm"> (matrix, rows)
     Y = Reshape (mixed, by_sample)
     """,

@@ -69,7 +69,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Held:
+class InMemory:
     """One array in memory."""
 
     array: Array
@@ -78,7 +78,7 @@ class Held:
         """Begin at the first sample."""
         return lambda wanted: self.array[list(wanted)]
 
-    def absolute(self) -> Held:
+    def absolute(self) -> InMemory:
         """The same."""
         return self
 

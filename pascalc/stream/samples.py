@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pascalc.data import check_batch, not_finite
 from pascalc.errors import CompileError
 from pascalc.graph import Array, Model
-from pascalc.stream.arrays import Held, Stored
+from pascalc.stream.arrays import InMemory, Stored
 
 
 class Batch(NamedTuple):
@@ -50,7 +50,7 @@ class SampleStream:
     """
 
     file: Path | None
-    inputs: tuple[tuple[str, str, Stored | Held], ...]
+    inputs: tuple[tuple[str, str, Stored | InMemory], ...]
     labels: Stored | None
     taken: Sequence[int]
     end: int
@@ -146,7 +146,7 @@ class SampleStream:
 def hold(arrays: Mapping[str, Array], model: Model) -> SampleStream:
     """A stream of arrays in memory, one for every input of the network."""
     count = len(next(iter(arrays.values())))
-    inputs = tuple((name, name, Held(array)) for name, array in arrays.items())
+    inputs = tuple((name, name, InMemory(array)) for name, array in arrays.items())
     return SampleStream(None, inputs, None, range(count), count, fixed_batch(model))
 
 

@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from pascalc.ops import DOMAIN
 from pascalc.runtime import InferenceSession, reference_ops
+from pascalc.runtime.kernels import KERNELS
 from tests.runtime.networks import adversarial_currents, one_pasc_if, one_qcfs, spiking_cnn
 
 Array = NDArray[np.float32]
@@ -23,14 +25,37 @@ def onnxruntime(kernels: Any, **options: Any) -> Callable[[bytes, Array], Array]
 
 
 def reference(**options: Any) -> Callable[[bytes, Array], Array]:
-    def run(model: bytes, x: Array) -> Array:
-        with np.errstate(all="ignore"):
-            evaluator = ReferenceEvaluator(onnx.load_from_string(model), **options)
-            (y,) = evaluator.run(None, {"X": x})
-        assert isinstance(y, np.ndarray)
-        return y
+    return lambda model, x: reference_result(onnx.load_from_string(model), {"X": x}, **options)
 
-    return run
+
+def reference_result(model: onnx.ModelProto, feeds: dict[str, Array], **options: Any) -> Array:
+    with np.errstate(all="ignore"):
+        (y,) = ReferenceEvaluator(model, **options).run(None, feeds)
+    assert isinstance(y, np.ndarray)
+    return y
+
+
+def walked(model: bytes, x: Array) -> dict[str, Array]:
+    """Every tensor of a network, node by node: an executor of its own, to whom the table of kernels is all that there
+    is to know of neurons. What is no neuron the reference evaluator computes."""
+    network = onnx.load_from_string(model)
+    tensors = {"X": x} | {t.name: onnx.numpy_helper.to_array(t) for t in network.graph.initializer}
+    for node in network.graph.node:
+        inputs = [tensors[name] for name in node.input]
+        if node.domain == DOMAIN and node.op_type in KERNELS:
+            kernel = KERNELS[node.op_type]
+            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if a.name != "label"}
+            tensors[node.output[0]] = kernel.run(*inputs, **attributes)
+        else:
+            part = onnx.helper.make_graph(
+                [node],
+                "part",
+                [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in node.input],
+                [onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None)],
+            )
+            one = onnx.helper.make_model(part, opset_imports=network.opset_import, functions=network.functions)
+            tensors[node.output[0]] = reference_result(one, dict(zip(node.input, inputs, strict=True)))
+    return tensors
 
 
 EXECUTORS: dict[str, Callable[[bytes, Array], Array]] = {
@@ -39,6 +64,7 @@ EXECUTORS: dict[str, Callable[[bytes, Array], Array]] = {
     "reference, NumPy": reference(new_ops=reference_ops()),
     "reference, NumPy, staged": reference(new_ops=reference_ops(staged=True)),
     "reference, body": reference(),
+    "node by node": lambda model, x: walked(model, x)["Y"],
 }
 
 THRESHOLDS = {
@@ -111,3 +137,7 @@ def test_whole_network(batch: int) -> None:
     if batch:
         y = reference(new_ops=reference_ops())(model.SerializeToString(), x)
         np.testing.assert_allclose(y, expected, atol=1e-5)
+        tensors = walked(model.SerializeToString(), x)
+        np.testing.assert_array_equal(tensors["Y"], y)
+        for label, name in (("first", "s1"), ("second", "s2")):
+            np.testing.assert_array_equal(tensors[name].reshape(spikes[label].shape) > 0, spikes[label], label)
