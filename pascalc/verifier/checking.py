@@ -36,8 +36,9 @@ from pascalc.workers import check_sharing, working
 RANDOM_SAMPLES = 32
 #: What the inputs beside the data are drawn from: so many of the first samples, of so many bytes.
 KEPT_SAMPLES, KEPT_BYTES = 1000, 2**26
-#: Samples with disturbed inputs, on which the files run as they are.
-_DISTURBED = 2
+#: Samples with disturbed inputs, on which the files run as they are. A file that differs where a value is negative passed
+#: 1 of 60 runs with two of them, and none with eight.
+_DISTURBED = 8
 #: Operators that take any time, or any memory, whatever goes in.
 _UNBOUNDED = {"Loop", "Scan", "ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize"}
 
