@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pascalc.compiler import compile_model as compile
     from pascalc.evaluator import evaluate
     from pascalc.inspector import inspect
+    from pascalc.planning.plan import plan
     from pascalc.planning.planner import plan_by_budget, plan_by_metric, plan_by_steps
     from pascalc.reporter import report
     from pascalc.verifier import verify
@@ -29,6 +30,7 @@ __all__ = [
     "compile",
     "evaluate",
     "inspect",
+    "plan",
     "plan_by_budget",
     "plan_by_metric",
     "plan_by_steps",
@@ -41,6 +43,7 @@ _LAZY = {
     "compile": ("pascalc.compiler", "compile_model"),
     "evaluate": ("pascalc.evaluator", "evaluate"),
     "inspect": ("pascalc.inspector", "inspect"),
+    "plan": ("pascalc.planning.plan", "plan"),
     "plan_by_budget": ("pascalc.planning.planner", "plan_by_budget"),
     "plan_by_metric": ("pascalc.planning.planner", "plan_by_metric"),
     "plan_by_steps": ("pascalc.planning.planner", "plan_by_steps"),

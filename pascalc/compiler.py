@@ -14,7 +14,7 @@ from pascalc.errors import CompileError
 from pascalc.files import beside, printable, same
 from pascalc.graph import Model, Note, operators
 from pascalc.inspector import Inspection, inspect_model
-from pascalc.metadata import ANN_DIGEST, CORRECTION, LEVELS, NOT_SPIKING, SOURCE_DIGEST
+from pascalc.metadata import ANN_DIGEST, CORRECTION, LEVELS, NOT_SPIKING, SOURCE_DIGEST, recorded_correction
 from pascalc.modelfile import check_output, digest_of, save_together
 from pascalc.neurons import neurons
 from pascalc.ops import neuron_model
@@ -34,7 +34,8 @@ class Compilation:
 
     Attributes:
         source: the source file.
-        output: the emitted file; None where ``stop_after`` ended the pipeline early and no output was asked for.
+        output: the emitted file.
+        ann: the file of the network that was compiled, as an ANN; None where it was not kept.
         network: the emitted network's neurons, steps and operation counts.
         notes: matches that were refused and why, and what does not spike.
         timing: name, rewrites and seconds of each pass.
@@ -42,9 +43,16 @@ class Compilation:
 
     source: Path
     output: Path
+    ann: Path | None
     network: Inspection
     notes: list[Note]
     timing: list[tuple[str, int, float]]
+
+    @property
+    def verifiable(self) -> bool:
+        """Whether there is a file that `pascalc verify` can compare the emitted one with: the ANN, or the source where
+        that was not corrected."""
+        return self.ann is not None or not recorded_correction(self.network.metadata)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -85,15 +93,17 @@ def compile_model(
             runs once.
         stop_after: the name of the last pass to run; the network is written as it is then.
         dump_ir: a folder for the network as ONNX text after every pass.
-        levels: other levels L for the activations of these labels, or a plan of them, as `pascalc.plan_by_metric` and
-            its like give it, which the file then carries for ``pascalc report``.
-        correction: shifts and thresholds for activations, as `pascalc.planning.planner.correct_levels` gives them.
+        levels: other levels L for the activations of these labels; or a plan of them, which the file then carries for
+            ``pascalc report``; or what `pascalc.plan` gives, a plan with its correction, of which both are applied.
+        correction: shifts and thresholds for activations, as `pascalc.planning.planner.correct_levels` gives them, for
+            ``levels`` that hold none.
         save_ann: where the network that is compiled goes as an ANN, with explicit QCFS operators, so that
             ``pascalc verify`` can compare the spiking network with it; a stock onnxruntime runs it.
         dynamic_batch: give the spiking network a dynamic batch where the source's is fixed, if that is safe.
 
     Raises:
-        CompileError: the source cannot be compiled, or the output cannot be written. No output is left then.
+        CompileError: the source cannot be compiled, two corrections were given, or the output cannot be written. No
+            output is left then.
     """
     read = source if isinstance(source, Source) or save_ann is None else Source(source)  # twice, for the ANN
     source = Path(source)
@@ -107,7 +117,10 @@ def compile_model(
         check_output(source, ann, "the ANN", "--save-ann")
         if same(ann, output):
             raise CompileError("the ANN would overwrite the output", file=ann, hint="Choose another --save-ann FILE.")
-    levels, plan = _levels(levels)
+    levels, plan, fitted = _levels(levels)
+    if fitted is not None and correction is not None:
+        raise CompileError("the plan holds a correction, and another was given", hint="Give levels=planned.plan.")
+    correction = fitted if correction is None else correction
     if isinstance(correction, Correction):
         correction = correction.as_pass()
     changes: list[Pass] = [] if levels is None else [AnnotateAl(levels)]
@@ -136,20 +149,20 @@ def compile_model(
         model.metadata[ANN_DIGEST] = digest_of(trained)
         networks.append((trained, ann))
     save_together(networks)
-    return Compilation(source, output, inspect_model(model), model.notes, timing.rows)
+    return Compilation(source, output, ann, inspect_model(model), model.notes, timing.rows)
 
 
-def _levels(given: object) -> tuple[Mapping[str, int] | None, Plan | None]:
-    """The levels by label, and the plan that they come from."""
-    plan = given.plan if isinstance(given, Planned) else given
+def _levels(given: object) -> tuple[Mapping[str, int] | None, Plan | None, Correction | None]:
+    """The levels by label, the plan that they come from, and the correction that was fitted at them."""
+    plan, correction = (given.plan, given.correction) if isinstance(given, Planned) else (given, None)
     if isinstance(plan, Plan):
-        return {layer.name: layer.levels for layer in plan.layers}, plan
+        return {layer.name: layer.levels for layer in plan.layers}, plan, correction
     if plan is not None and not isinstance(plan, Mapping):
         raise CompileError(
             f"levels must be a plan, or the L of each label, not {type(plan).__name__}",
-            hint="Give what pascalc.plan_by_metric(...) or pascalc.al.Plan.read('plan.json') gives, or {'label': 2}.",
+            hint="Give what pascalc.plan(...) or pascalc.al.Plan.read('plan.json') gives, or {'label': 2}.",
         )
-    return plan, None
+    return plan, None, None
 
 
 def _with(changes: Sequence[Pass], passes: Sequence[Pass]) -> list[Pass]:

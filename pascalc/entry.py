@@ -36,7 +36,7 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check(name: str, value: object, annotation: str) -> None:
-    if value is None and "None" in annotation:
+    if (value is None and "None" in annotation) or (isinstance(value, Plan) and "Plan" in annotation):
         return
     several = "Sequence" in annotation
     if several and isinstance(value, Sequence) and not isinstance(value, str):

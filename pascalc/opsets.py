@@ -22,7 +22,7 @@ import onnx.version_converter
 from pascalc import limits, ops
 from pascalc.errors import CompileError
 from pascalc.graph import Array
-from pascalc.protos import constant_value, copy, first_line, opset, unused
+from pascalc.protos import constant_value, copy, first_line, opset, subgraphs, unused
 
 #: Opsets from which these operators are what they are today.
 _HARDMAX, _DROPOUT, _RESIZE = 13, 12, 11
@@ -73,9 +73,8 @@ class _Mender:
                 constants[node.output[0]] = onnx.numpy_helper.to_array(value)
         mended: list[onnx.NodeProto] = []
         for node in graph.node:
-            for attribute in node.attribute:
-                for subgraph in (attribute.g, *attribute.graphs) if attribute.type in _GRAPHS else ():
-                    self.mend(subgraph, constants)
+            for subgraph in subgraphs(node):
+                self.mend(subgraph, constants)
             self.nodes, self.label = [], node.name or node.output[0]
             standard = node.domain in ("", "ai.onnx")
             if standard and node.op_type == "Hardmax" and self.version < _HARDMAX:
@@ -132,14 +131,10 @@ class _Mender:
         return out
 
 
-_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-
-
 def _uses(graph: onnx.GraphProto) -> Iterator[str]:
     """Every name that a node, an output or an initializer of the graph or its subgraphs refers to."""
     yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer) if value.name)
     for node in graph.node:
         yield from filter(None, node.input)
-        for attribute in node.attribute:
-            for subgraph in (attribute.g, *attribute.graphs) if attribute.type in _GRAPHS else ():
-                yield from _uses(subgraph)
+        for subgraph in subgraphs(node):
+            yield from _uses(subgraph)

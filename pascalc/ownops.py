@@ -9,6 +9,7 @@ import onnx
 
 from pascalc import ops
 from pascalc.errors import CompileError
+from pascalc.protos import subgraphs
 
 _TYPES = {"int": onnx.AttributeProto.INT, "float": onnx.AttributeProto.FLOAT, "string": onnx.AttributeProto.STRING}
 _WANTED = {
@@ -37,10 +38,8 @@ def check(graph: onnx.GraphProto, path: Path, outer: Mapping[str, int] | None = 
     types |= {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.output, *graph.input)}
     types |= {t.name: t.data_type for t in graph.initializer}
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
-                for subgraph in (attribute.g, *attribute.graphs):
-                    check(subgraph, path, types)
+        for subgraph in subgraphs(node):
+            check(subgraph, path, types)
         if node.domain == ops.DOMAIN:
             problem = _problem(node, types)
             if problem:

@@ -16,6 +16,7 @@ import onnx
 from pascalc.errors import CompileError
 from pascalc.graph import Array
 from pascalc.ops import DOMAIN
+from pascalc.protos import subgraphs
 from pascalc.runtime import InferenceSession
 
 
@@ -148,7 +149,7 @@ def _show(graph: onnx.GraphProto, names: Sequence[str]) -> None:
 def _read(node: onnx.NodeProto) -> Iterator[str]:
     """The names that a node and its subgraphs read."""
     yield from node.input
-    for graph in _subgraphs(node):
+    for graph in subgraphs(node):
         yield from (value.name for value in graph.output)
         for inner in graph.node:
             yield from _read(inner)
@@ -158,17 +159,10 @@ def _rename(nodes: Sequence[onnx.NodeProto], names: Mapping[str, str]) -> None:
     """Rename what the nodes read, and what their subgraphs read and give of the main graph."""
     for node in nodes:
         node.input[:] = [names.get(n, n) for n in node.input]
-        for graph in _subgraphs(node):
+        for graph in subgraphs(node):
             _rename(graph.node, names)
             for value in graph.output:
                 value.name = names.get(value.name, value.name)
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[str]:
@@ -183,5 +177,5 @@ def _all_names(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (v.name for v in graph.output)
     for node in graph.node:
         yield from node.input
-        for subgraph in _subgraphs(node):
+        for subgraph in subgraphs(node):
             yield from _all_names(subgraph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -27,6 +28,14 @@ def first_line(error: BaseException) -> str:
 def opset(message: onnx.ModelProto | onnx.FunctionProto) -> int:
     """The opset of ONNX's own domain that the model or function is written for."""
     return next((int(o.version) for o in message.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs among a node's attributes: branches, bodies of loops."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def unused(wanted: str, names: set[str]) -> str:

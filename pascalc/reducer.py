@@ -11,6 +11,7 @@ candidate is a valid model. Four kinds of steps are tried until none makes the m
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
@@ -29,6 +30,7 @@ import onnx.shape_inference
 from pascalc.errors import CompileError
 from pascalc.files import beside, reason, unwinding, write_atomically
 from pascalc.modelfile import check_output, load, to_bytes
+from pascalc.protos import subgraphs
 
 Progress = Callable[[int, int], None]
 Model = onnx.ModelProto
@@ -77,8 +79,10 @@ def reduce_model(
 
     Raises:
         CompileError: the model cannot be read, the command cannot be run, ends with status 0 on the model or takes too
-            long, or the output cannot be written.
+            long, the timeout is no positive, finite number, or the output cannot be written.
     """
+    if not 0 < timeout < math.inf:
+        raise CompileError(f"the timeout must be a positive, finite number of seconds, not {timeout:g}")
     source = Path(model)
     result = default_output(source) if output is None else Path(output)
     check_output(source, result)
@@ -323,8 +327,7 @@ def _prune(model: Model) -> None:
 def _used(node: onnx.NodeProto) -> Iterator[str]:
     """The tensors that a node uses, its subgraphs included."""
     yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            yield from (o.name for o in graph.output)
-            for inner in graph.node:
-                yield from _used(inner)
+    for graph in subgraphs(node):
+        yield from (o.name for o in graph.output)
+        for inner in graph.node:
+            yield from _used(inner)

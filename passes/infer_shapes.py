@@ -29,6 +29,7 @@ from pascalc.linear import check_convolution, is_layer
 from pascalc.modelfile import skeleton
 from pascalc.ops import DOMAIN, MAX_LEVELS
 from pascalc.passes.base import Pass
+from pascalc.protos import subgraphs
 
 Shape = list[Any] | None
 #: Element types and shapes by name.
@@ -51,6 +52,7 @@ class InferShapes(Pass):
 
     def run(self, model: Model) -> int:
         batched = _batched_inputs(model)
+        _check_outputs(model)
         proto, _ = skeleton(model)
         declared = _check(proto, model)
         rewrites = 0
@@ -140,6 +142,19 @@ def _batched_inputs(model: Model) -> set[str]:
     return batched
 
 
+def _check_outputs(model: Model) -> None:
+    """Sequences, optional values and maps have no time type, and nothing to compare them by."""
+    for value in model.interface_outputs:
+        kind = value.type.WhichOneof("value")
+        if kind not in (None, "tensor_type"):
+            raise CompileError(
+                f"an output is not a tensor ({kind.removesuffix('_type')})",
+                file=model.file,
+                node=value.name,
+                hint="Export the network with its tensors as outputs.",
+            )
+
+
 def _probe(proto: onnx.ModelProto, batched: set[str], model: Model, trains: bool = False) -> Types:
     found = [_infer(proto, batched, batch, model) for batch in _PROBES]
     merged: Types = {}
@@ -180,9 +195,13 @@ def _check(proto: onnx.ModelProto, model: Model) -> Types:
 
 def _forget(proto: onnx.ModelProto) -> None:
     """Drop what the file says of shapes that follow from its inputs'; it may be stale."""
-    for value in proto.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    del proto.graph.value_info[:]
+    graphs = [proto.graph]
+    while graphs:
+        graph = graphs.pop()
+        for value in graph.output:
+            value.type.tensor_type.ClearField("shape")
+        del graph.value_info[:]
+        graphs += [inner for node in graph.node for inner in subgraphs(node)]
 
 
 def _contradiction(error: onnx.shape_inference.InferenceError, model: Model) -> CompileError:

@@ -211,6 +211,20 @@ def test_an_input_without_rank(tmp_path: Path) -> None:
     compile_refused(write(model, tmp_path / "model.onnx"), "rank", "(node 'x')")
 
 
+@pytest.mark.parametrize("kind", ["sequence", "optional"])
+def test_an_output_that_is_no_tensor(kind: str, tmp_path: Path) -> None:
+    model = linear_network()
+    tensor = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, ["N", 5])
+    operator, wrap = {
+        "sequence": ("SequenceConstruct", onnx.helper.make_sequence_type_proto),
+        "optional": ("Optional", onnx.helper.make_optional_type_proto),
+    }[kind]
+    model.graph.node.append(onnx.helper.make_node(operator, [model.graph.output[0].name], ["wrapped"]))
+    model.graph.output.append(onnx.helper.make_value_info("wrapped", wrap(tensor)))
+    source = write(model, tmp_path / "model.onnx")
+    compile_refused(source, f"an output is not a tensor ({kind})", "'wrapped'", "tensors as outputs")
+
+
 def test_float16(tmp_path: Path) -> None:
     model = linear_network()
     for tensor in model.graph.initializer:

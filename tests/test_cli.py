@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from click.testing import CliRunner
 import pascalc
 from pascalc.al.plan import LayerPlan, Plan
 from pascalc.cli import main
+from pascalc.cli.output import progress_bar
 from pascalc.inspector import inspect
 from pascalc.ops import Pasc
 from pascalc.passes import SCHEDULES, UNROLLED
@@ -178,6 +181,14 @@ def test_verify_of_the_first_samples(folder: Path) -> None:
     text = run(*arguments)
     assert text.splitlines()[-1] == "equivalent"
     assert "2 samples, 1472 neurons: 0 root mismatches" in text
+    assert "disturbed inputs: 2 samples" in text
+
+
+@pytest.mark.parametrize(("options", "samples"), [((), 32), (("--limit", 3), 3), (("--limit", 40), 40)])
+def test_verify_of_random_samples(options: tuple[Any, ...], samples: int, folder: Path) -> None:
+    values = run_json("verify", folder / "model.onnx", folder / "snn.onnx", *options)
+    assert (values["samples"], values["data"]) == (samples, False)
+    assert values["layers"][0]["neurons"] == samples * 216
 
 
 def test_verify_of_a_broken_network_has_status_1(folder: Path, tmp_path: Path) -> None:
@@ -262,6 +273,21 @@ def test_help_and_version() -> None:
     for command in main.commands:
         assert f"\n  {command}" in overview
         assert "Usage: " in run(command, "--help")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_shows_every_pass_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress_bar("planning") as progress:
+        shown = []
+        for done, total in [(30, 60), (60, 60), (1, 5), (2, 5), (5, 5)]:
+            progress(done, total)
+            shown.append(re.findall(r"\d+%", sys.stderr.getvalue())[-1])
+    assert shown == ["50%", "100%", "20%", "40%", "100%"]
 
 
 # --- as a process, and in Python ----------------------------------------------------------------------------------

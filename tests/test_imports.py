@@ -24,17 +24,17 @@ ALLOWED = {
     "al": "errors files metadata ops",
     "energy": "errors ops rates",
     "graph": "errors ops protos",
-    "ownops": "errors ops",
+    "ownops": "errors ops protos",
     "runtime": "errors ops",
     "activations": "graph ops",
     "answers": "graph",
     "constants": "graph",
     "data": "errors filekinds files graph hints",
     "entry": "al errors",
-    "limits": "errors graph",
+    "limits": "errors graph protos",
     "linear": "errors graph",
     "observed": "runtime",
-    "probes": "errors graph ops runtime",
+    "probes": "errors graph ops protos runtime",
     "quantisers": "errors graph protos",
     "train": "al errors files ops runtime tables",
     "functions": "errors limits observed ops protos",
@@ -43,12 +43,12 @@ ALLOWED = {
     "timing": "activations codes graph linear ops",
     "folding": "stream",
     "modelfile": "errors filekinds files functions graph limits ops opsets ownops protos quantisers",
-    "reducer": "errors files modelfile",
+    "reducer": "errors files modelfile protos",
     "rounding": "graph modelfile probes runtime",
     "source": "graph modelfile",
     "workers": "errors folding stream",
     "step_functions": "errors graph modelfile rounding runtime",
-    "passes": "activations al codes constants errors graph linear modelfile observed ops step_functions timing",
+    "passes": "activations al codes constants errors graph linear modelfile observed ops protos step_functions timing",
     "pipeline": "errors files graph modelfile passes",
     "neurons": "activations errors graph ops passes pipeline",
     "network": "energy errors graph linear neurons ops timing",
@@ -71,8 +71,8 @@ ALLOWED = {
         "al errors files graph inspector metadata modelfile neurons ops passes pipeline planning source version"
     ),
     "cli": (
-        "al compiler errors evaluator export files graph inspector metadata modelfile ops passes planning reducer "
-        "reporter source tables verifier version workers"
+        "al compiler errors evaluator export files graph inspector modelfile ops passes planning reducer "
+        "reporter source tables verifier version"
     ),
     "pascalc": "compiler errors evaluator inspector planning reporter verifier version",
     "__main__": "cli",

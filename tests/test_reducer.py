@@ -66,3 +66,9 @@ def test_the_model_is_not_overwritten(tmp_path: Path) -> None:
     model = write(residual_network(), tmp_path / "model.onnx")
     with pytest.raises(CompileError, match="would overwrite"):
         reduce_model(model, "false", model)
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf")])
+def test_a_time_that_is_none_is_refused(timeout: float, tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match="the timeout must be a positive, finite number of seconds"):
+        reduce_model(write(residual_network(), tmp_path / "model.onnx"), "false", timeout=timeout)

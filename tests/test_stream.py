@@ -76,6 +76,24 @@ def test_every_so_many_samples(save: Callable[..., None], size: int, tmp_path: P
 
 
 @pytest.mark.parametrize("save", SAVES)
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_halves_are_of_as_many_samples_as_are_asked_for(save: Callable[..., None], size: int, tmp_path: Path) -> None:
+    stream, x = opened(tmp_path, 37, save)
+    for most in (2, 10, 18, 19, 36, 37, 50):
+        halves = stream.halves(most)
+        assert [len(half) for half in halves] == [-(-min(most, 37) // 2), min(most, 37) // 2]
+        taken = np.sort(np.concatenate([half.taken for half in halves]))
+        assert len(set(taken)) == len(taken)
+        if most < 37:  # from the start of the file to its end
+            assert (taken[0], taken[-1] >= 36 - 37 // most) == (0, True)
+            assert {*np.diff(taken)} <= {37 // most, 37 // most + 1}
+        for half in halves:
+            np.testing.assert_array_equal(read(half, size), x[list(half.taken)])
+    with pytest.raises(CompileError, match="too few"):
+        stream.halves(1)
+
+
+@pytest.mark.parametrize("save", SAVES)
 def test_a_part_of_the_batches(save: Callable[..., None], tmp_path: Path) -> None:
     stream, x = opened(tmp_path, 37, save)
     for within in (range(8), range(8, 24), range(32, 37)):
@@ -214,9 +232,9 @@ def test_random_levels_are_tried_on_the_first_samples(tmp_path: Path, monkeypatc
     source = write(linear_network(), tmp_path / "model.onnx")
     pascalc.compile(source, tmp_path / "snn.onnx")
     asked = []
-    monkeypatch.setattr("pascalc.verifier.run.KEPT_SAMPLES", 3)
+    monkeypatch.setattr("pascalc.verifier.checking.KEPT_SAMPLES", 3)
     monkeypatch.setattr(
-        "pascalc.verifier.run.disturbed", lambda values, chance: asked.append(values) or disturbed(values, chance)
+        "pascalc.verifier.chance.disturbed", lambda values, chance: asked.append(values) or disturbed(values, chance)
     )
     x = rows(50)
     for name, last in (("a", 1), ("b", 2)):  # what comes behind makes no difference to what is drawn
@@ -232,9 +250,10 @@ def test_damage_in_what_is_left_out_is_found(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "data.npz").read_bytes())
     content[content.index(x[-1].tobytes()) + 1] ^= 1
     (tmp_path / "data.npz").write_bytes(content)
-    assert 4999 % 7
-    with pytest.raises(CompileError, match="the data is damaged"):
-        read(stream.every(7), 100)
+    for thinned in (stream.every(7), *stream.halves(300)):
+        assert 4999 not in thinned.taken
+        with pytest.raises(CompileError, match="the data is damaged"):
+            read(thinned, 100)
 
 
 @pytest.mark.parametrize("save", SAVES)

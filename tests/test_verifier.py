@@ -319,6 +319,15 @@ def test_nan_in_the_source_is_no_difference_but_refused(tmp_path: Path) -> None:
         verified(b.model({"y": y}), rows(3), tmp_path)
 
 
+def test_a_sequence_inside_is_refused(tmp_path: Path) -> None:
+    b = Builder(0)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc", (6, 4)), "act", 4, 1.0)
+    parts = b.node("SplitToSequence", [x, b.constant("two", 2, np.int64)], "parts", axis=1)
+    y = b.gemm(b.node("SequenceAt", [parts, b.constant("place", 1, np.int64)], "second"), "head", (2, 5))
+    with pytest.raises(CompileError, match=r"gives a sequence, which cannot be compared \(node 'parts_out'\)\. Export"):
+        verified(b.model({"y": y}), rows(3), tmp_path)
+
+
 def test_zeros_padded_in_front_of_a_max_pool_are_zeros(tmp_path: Path) -> None:
     """onnxruntime's Pad_Fusion takes them for the -inf that MaxPool itself pads with, and changes the source."""
     b = Builder(0)

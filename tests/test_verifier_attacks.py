@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper
 
 import pascalc
+from pascalc.cli import main
 from pascalc.errors import CompileError
 from pascalc.ops import DOMAIN
 from pascalc.verifier.record import Verification
@@ -313,8 +315,22 @@ def test_what_was_tried_is_said_and_nothing_else(tmp_path: Path) -> None:
     case = Case(tmp_path, residual_network(batch=2), {"x": images(3)})
     result = case.verify()
     assert (result.batch_sizes, result.probes, result.threads, result.data) == ([2], 24, 1, True)
+    assert result.disturbed == 2
     case = Case(tmp_path, linear_network(), {"x": rows(3)})
     assert case.verify(data=False).data is False
+    assert case.verify(data=False).disturbed == 2
+
+
+def test_a_source_that_takes_no_disturbed_inputs(tmp_path: Path) -> None:
+    """Of negative numbers there is no root: nothing is tried there, and that is said."""
+    b = Builder(3)
+    x = b.qcfs(b.node("Sqrt", [b.input("x", ["N", 6])], "root"), "act", 4, 1.5)
+    case = Case(tmp_path, b.model({"y": behind(b, x, 6)}), {"x": np.abs(rows(8))})
+    result = case.verify()
+    assert (result.equivalent, result.disturbed) == (True, 0)
+    arguments = [str(tmp_path / name) for name in ("source.onnx", "out.onnx")]
+    text = CliRunner().invoke(main, ["verify", *arguments, "--data", str(tmp_path / "data.npz")]).stdout
+    assert "disturbed inputs: none, since the source refuses them" in text
 
 
 # --- tolerances -----------------------------------------------------------------------------------------------------

@@ -22,8 +22,6 @@ from pascalc.cli.options import (
 )
 from pascalc.cli.output import macs, named, progress_bar, show
 from pascalc.files import printable, write_atomically
-from pascalc.metadata import ann_is, recorded_correction
-from pascalc.modelfile import load
 from pascalc.ops import Pasc
 from pascalc.passes import SCHEDULES
 from pascalc.tables import counted, table
@@ -46,7 +44,12 @@ _SHOWN = 20
 )
 @click.option("--no-trust", is_flag=True, help="Other levels than the source's are a fault, whatever OUT.onnx says.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Of the random levels; another one each time.")
-@limit_option
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only the first N samples; without data, N random ones [32].",
+)
 @batch_option
 @workers_options
 @json_option
@@ -117,6 +120,7 @@ def verify_command(
         "differs",
         f"random levels: {counted(result.probes, 'sample')}, in batches of "
         f"{', '.join(map(str, result.batch_sizes)) or 'none'}",
+        f"disturbed inputs: {_disturbed(result)}",
     ]
     if not result.data:
         lines.append(
@@ -126,8 +130,11 @@ def verify_command(
     lines += [f"taken from the file's own word: {line}" for line in result.trusted]
     if result.source_recorded is False:
         lines.append(f"the file says that it was compiled from another file than {model}")
-    if not result.equivalent:
-        lines += _said_of_correction(model, compiled)
+    if result.corrected and not result.equivalent:
+        lines.append(
+            f"the file says that it was corrected ({result.corrected}): compare it with the network that "
+            "`compile --save-ann` wrote"
+        )
     for root in result.roots[:10]:
         lines.append(
             f"root: {root.layer} sample {root.sample} {root.index}: {root.source_count} -> {root.count}, "
@@ -152,6 +159,13 @@ def verify_command(
         sys.exit(1)
 
 
+def _disturbed(result: Verification) -> str:
+    """How many there were; in a file that is faulty anyway, nobody may have got that far."""
+    if result.disturbed:
+        return counted(result.disturbed, "sample")
+    return "none, since the source refuses them" if result.translated else "none"
+
+
 def _lossy(result: Verification) -> list[str]:
     """The conversion errors of lossy neurons."""
     rows = [
@@ -162,17 +176,6 @@ def _lossy(result: Verification) -> list[str]:
     header = ["layer", "L", "most spikes", "conversion error", "its own part"]
     note = "conversion error: the mean difference of an activation from the source's, in units of theta"
     return [table(header, rows), note]
-
-
-def _said_of_correction(model: Path, compiled: Path) -> list[str]:
-    """That the compiled file says that it was corrected, unless it was made from the very network beside it."""
-    metadata, digest = load(compiled).metadata, load(model).digest
-    method = recorded_correction(metadata)
-    if not method or ann_is(metadata, digest):
-        return []
-    return [
-        f"the file says that it was corrected ({method}): compare it with the network that `compile --save-ann` wrote"
-    ]
 
 
 def _shows_more(model: Path, compiled: Path, data: Path | None, limit: int | None, seed: int) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +14,12 @@ from pascalc.cli.options import (
     OUTPUT,
     Output,
     batch_option,
-    budget_option,
-    calib_option,
-    clusters_option,
-    correct_option,
     json_option,
-    levels_option,
-    steps_option,
+    plan_options,
     workers_options,
 )
 from pascalc.cli.output import macs, named, progress_bar, say, show
 from pascalc.files import write_atomically
-from pascalc.metadata import recorded_correction
 from pascalc.ops import NEURON_MODELS
 from pascalc.passes import SCHEDULES
 from pascalc.source import Network, Source
@@ -37,7 +29,7 @@ if TYPE_CHECKING:
     from pascalc.graph import Note
     from pascalc.planning.adjustable import Effect
     from pascalc.planning.correction import Correction
-    from pascalc.planning.planner import Planned
+    from pascalc.planning.planner import Effects, Planned
 
 
 @click.command("compile", cls=Command, default_output="snn")
@@ -52,6 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--steps",
+    "neuron_steps",
     type=click.IntRange(min=1),
     metavar="T",
     help="Time steps of every neuron, for neuron models that leave them free ('if').",
@@ -67,14 +60,8 @@ if TYPE_CHECKING:
 @click.option("--dump-ir", type=FILE, metavar="DIR", help="Write the network as ONNX text after every pass.")
 @click.option("--explain", is_flag=True, help="Show what was refused or does not spike, and why.")
 @click.option("--timing", is_flag=True, help="Show rewrites and time of every pass.")
-@click.option("--plan", "plan_file", type=FILE, metavar="PLAN.json", help="Layerwise L from a file of `pascalc plan`.")
-@clusters_option
-@levels_option
-@budget_option
-@steps_option
-@correct_option
-@calib_option
-@workers_options
+@click.option("--plan", type=FILE, metavar="PLAN.json", help="Layerwise L from a file of `pascalc plan`.")
+@plan_options
 @click.option("--dynamic-batch", is_flag=True, help="Make a batch size that the export fixed dynamic, if safe.")
 @click.option(
     "--save-ann", type=Output("the ANN"), metavar="FILE", help="Write the requantised network itself, for `verify`."
@@ -84,43 +71,32 @@ def compile_command(
     model: Path,
     output: Path | None,
     neuron: str,
-    steps: int | None,
+    neuron_steps: int | None,
     schedule: str,
     stop_after: str | None,
     dump_ir: Path | None,
     explain: bool,
     timing: bool,
-    plan_file: Path | None,
-    al_clusters: int | None,
-    al_levels: list[int] | None,
-    al_budget: float | None,
-    al_steps: float | None,
-    correct: bool,
-    calib: Path | None,
-    workers: int | None,
-    dask: str | None,
     dynamic_batch: bool,
     save_ann: Path | None,
     json_file: str | None,
+    **asked: Any,
 ) -> None:
     """Compile MODEL.onnx into a spiking network."""
     from pascalc.compiler import compile_model
 
-    asked = {"--plan": plan_file, "--al-clusters": al_clusters, "--al-budget": al_budget, "--al-steps": al_steps}
-    source = Source(model) if any(value is not None for value in asked.values()) else model
-    dask = _shared(workers, dask, calib)
-    planned = _planned(source, asked, al_levels, calib, [], correct, dask)
-    corrected = _corrected(source, planned, calib, dask) if correct and planned is not None else None
+    planning = any(value is not None and value is not False for value in asked.values())
+    source = Source(model) if planning else model
+    planned = _planned(source, asked) if planning else None
     result = compile_model(
         source,
         output,
         neuron=neuron,
-        steps=steps,
+        steps=neuron_steps,
         schedule=schedule,
         stop_after=stop_after,
         dump_ir=dump_ir,
-        levels=None if planned is None else planned.plan,
-        correction=corrected,
+        levels=planned,
         save_ann=save_ann,
         dynamic_batch=dynamic_batch,
     )
@@ -133,12 +109,12 @@ def compile_command(
     ]
     values = result.to_json()
     if planned is not None:
-        text, values["al"] = _plan_report(source, planned, calib, corrected, dask)
-        lines.insert(1, text + "\n")
+        values["al"] = planned.to_json()
+        lines.insert(1, _plan_text(planned) + "\n")
     if not_spiking:
         lines.append(f"Computed, not spiking ({len(not_spiking)}): " + "; ".join(_some(not_spiking)))
     lines += [f"Warning: {text}" for text in _warnings(result.notes)]
-    if recorded_correction(result.network.metadata) and save_ann is None:
+    if not result.verifiable:
         lines.append(
             "Note: the spiking network is that of the corrected network, which was not kept, and `verify` compares it "
             "with that alone: --save-ann FILE keeps it"
@@ -154,13 +130,7 @@ def compile_command(
 
 @click.command("plan", cls=Command)
 @click.argument("model", type=FILE, metavar="MODEL.onnx")
-@clusters_option
-@levels_option
-@budget_option
-@steps_option
-@correct_option
-@calib_option
-@workers_options
+@plan_options
 @click.option(
     "--histograms",
     type=FILE,
@@ -172,37 +142,18 @@ def compile_command(
     "-o", "--output", type=OUTPUT, metavar="PLAN.json", help="Where the plan goes, to be edited and compiled."
 )
 @json_option
-def plan_command(
-    model: Path,
-    al_clusters: int | None,
-    al_levels: list[int] | None,
-    al_budget: float | None,
-    al_steps: float | None,
-    correct: bool,
-    calib: Path | None,
-    workers: int | None,
-    dask: str | None,
-    histograms: tuple[Path, ...],
-    output: Path | None,
-    json_file: str | None,
-) -> None:
+def plan_command(model: Path, output: Path | None, json_file: str | None, **asked: Any) -> None:
     """Plan the levels of every layer of MODEL.onnx."""
-    asked = {"--al-clusters": al_clusters, "--al-budget": al_budget, "--al-steps": al_steps}
-    source = Source(model)
-    dask = _shared(workers, dask, calib)
-    planned = _planned(source, asked, al_levels, calib, histograms, correct, dask)
-    if planned is None:
-        raise click.UsageError("say how to choose the levels: --al-clusters N, --al-budget P% or --al-steps T")
-    corrected = _corrected(source, planned, calib, dask) if correct else None
-    text, values = _plan_report(source, planned, calib, corrected, dask)
-    if output is not None and corrected is not None and corrected.as_pass() is not None:
-        text += (
-            "\nNote: the plan file holds the levels and not the correction, which `compile --plan` makes again where "
-            "it is given --calib and --correct too"
-        )
+    planned = _planned(model, asked)
+    plan, text = planned.plan.to_json(), _plan_text(planned)
     if output is not None:
-        write_atomically(output, [planned.plan.to_json().encode()])
-    show(text, {"plan": json.loads(planned.plan.to_json()), **values}, json_file)
+        write_atomically(output, [plan.encode()])
+        if planned.correction is not None and planned.correction.as_pass() is not None:
+            text += (
+                "\nNote: the plan file holds the levels and not the correction, which `compile --plan` makes again "
+                "where it is given --calib and --correct too"
+            )
+    show(text, {"plan": json.loads(plan), **planned.to_json()}, json_file)
 
 
 @click.command("histogram", cls=Command)
@@ -226,74 +177,21 @@ def histogram_command(
     say(f"{named(output)}: {counted(len(found), 'layer')}, {sum(h.samples for h in found.values())} activations")
 
 
-def _shared(workers: int | None, dask: str | None, calib: Path | None) -> str | None:
-    """The address of the Dask scheduler for all passes over the data of this command; None where none is asked for."""
-    from pascalc.workers import working
+def _planned(model: Network, asked: dict[str, Any]) -> Planned:
+    from pascalc.planning.plan import plan
 
-    pool = click.get_current_context().with_resource(working(workers, dask, calib))
-    return None if pool is None else pool.address
-
-
-def _planned(
-    model: Network,
-    asked: dict[str, Any],
-    levels: list[int] | None,
-    calib: Path | None,
-    histograms: Sequence[Path],
-    correct: bool,
-    dask: str | None,
-) -> Planned | None:
-    """The plan that the options ask for, of which at most one may decide the levels; None where none does."""
-    from pascalc.al.plan import Plan
-    from pascalc.planning import planner
-
-    given = {option: value for option, value in asked.items() if value is not None}
-    if len(given) > 1:
-        raise click.UsageError(f"{' and '.join(given)} exclude one another: each decides the levels")
-    option = next(iter(given), None)
-    value: Any = given.get(option or "")
-    if levels is not None and option != "--al-clusters":
-        raise click.UsageError("--al-levels needs --al-clusters N")
-    if option is None:
-        if calib is not None or correct:
-            raise click.UsageError("--calib and --correct need a way to choose levels, such as --al-clusters N")
-        return None
-    if calib is None and (correct or option in ("--al-budget", "--al-steps")):
-        raise click.UsageError(f"{'--correct' if correct else option} needs calibration data: --calib DATA.npz")
-    if option == "--plan":
-        return planner.describe(model, Plan.read(value), None, f"read from {value.name}")
-    with progress_bar("choosing levels") as progress:
-        if option == "--al-clusters":
-            return planner.plan_by_metric(
-                model, value, levels, calibration=calib, shards=histograms, dask=dask, progress=progress
-            )
-        if histograms or calib is None:
-            raise click.UsageError(f"{option} measures on data: give --calib DATA.npz, not --histograms")
-        if option == "--al-budget":
-            return planner.plan_by_budget(model, calib, value, correct=correct, dask=dask, progress=progress)
-        return planner.plan_by_steps(model, calib, value, dask=dask, progress=progress)
+    with progress_bar("planning") as progress:
+        return plan(model, **asked, progress=progress)
 
 
-def _corrected(model: Network, planned: Planned, calib: Path | None, dask: str | None) -> Correction:
-    from pascalc.planning.planner import correct_levels
-
-    assert calib is not None  # _planned has asked for it
-    with progress_bar("correcting") as progress:
-        return correct_levels(model, calib, planned.levels, dask=dask, progress=progress)
-
-
-def _plan_report(
-    model: Network, planned: Planned, calib: Path | None, corrected: Correction | None, dask: str | None
-) -> tuple[str, dict[str, Any]]:
-    """The plan as a table, what it does to the network, and both as values."""
-    from pascalc.planning.planner import measure_effect
-
+def _plan_text(planned: Planned) -> str:
+    """The plan as a table, and what it does to the network."""
     rows = [
         (
             layer.name,
             "" if layer.metric is None else f"{layer.metric:.3g}",
             "" if layer.cluster is None else layer.cluster,
-            f"{planned.source_levels.get(layer.name, '?')} -> {layer.levels}",
+            f"{planned.source_levels[layer.name]} -> {layer.levels}",
         )
         for layer in planned.plan.layers
     ]
@@ -307,28 +205,26 @@ def _plan_report(
         f"{after.full:.2f} by the full one ({after.rates})",
     ]
     lines += [f"Warning: {text}" for text in planned.warnings]
-    values = planned.to_json()
-    if any(planned.source_levels.get(name, level) != level for name, level in planned.levels.items()):
+    if planned.requantised:
         lines.append("Requantising changes the function of the network.")
-        if calib is not None:
-            with progress_bar("measuring") as progress:
-                source, effect = measure_effect(model, calib, planned.levels, dask=dask, progress=progress)
-            values["effect"] = {"source": asdict(source), "plan": asdict(effect)}
-            lines.append(_effect(source, effect, calib))
-            if corrected is not None:
-                with progress_bar("measuring") as progress:
-                    _, effect = measure_effect(model, calib, planned.levels, corrected, dask=dask, progress=progress)
-                decided = {"divergence": dict(corrected.divergence), "samples": corrected.samples}
-                values["correction"] = {"method": corrected.method, "decided": decided, **asdict(effect)}
-                lines.append(f"Corrected ({corrected.method}): {_effect(source, effect, calib)}")
-                lines += _decided(corrected)
-        else:
+        if planned.effects is None:
             lines.append("What that does to the accuracy is not known without data: --calib DATA.npz.")
-    return "\n".join(lines), values
+        else:
+            lines += _effects(planned.effects, planned.correction)
+    return "\n".join(lines)
 
 
-def _effect(source: Effect, effect: Effect, calib: Path) -> str:
-    text = f"On the {counted(effect.samples, 'sample')} of {calib.name}: "
+def _effects(effects: Effects, correction: Correction | None) -> list[str]:
+    """What a plan does on data, without its correction and with it."""
+    lines = [_effect(effects.source, effects.plan, effects.data)]
+    if correction is not None and effects.corrected is not None:
+        corrected = _effect(effects.source, effects.corrected, effects.data)
+        lines += [f"Corrected ({correction.method}): {corrected}", *_decided(correction)]
+    return lines
+
+
+def _effect(source: Effect, effect: Effect, data: Path) -> str:
+    text = f"On the {counted(effect.samples, 'sample')} of {data.name}: "
     if effect.agreement is None:
         return f"{text}the output is no classification, so what changes is not known"
     text += f"{effect.agreement:.2%} classified as by the source, divergence from it {effect.divergence:.3g}"

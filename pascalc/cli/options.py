@@ -107,27 +107,44 @@ def _share(text: str) -> float:
     return share
 
 
-clusters_option = click.option(
-    "--al-clusters", type=click.IntRange(min=1), metavar="N", help="Layerwise L from the AL metric in N clusters."
-)
-levels_option = click.option(
-    "--al-levels", type=_numbers, metavar="8,4,1", help="L of each cluster from lowest to highest metric [halving]."
-)
-budget_option = click.option(
-    "--al-budget",
-    type=_share,
-    metavar="P%",
-    help="Layerwise L of fewest steps with at most P% of the classifications changed; needs --calib.",
-)
-steps_option = click.option(
-    "--al-steps",
-    type=Positive(),
-    metavar="T",
-    help="Layerwise L of least loss at T effective time steps (paper's estimator); needs --calib.",
-)
-correct_option = click.option(
-    "--correct", is_flag=True, help="Correct shifts and thresholds of the requantised network; needs --calib."
-)
-calib_option = click.option(
-    "--calib", type=FILE, metavar="DATA", help="Inputs to calibrate on, as for --data of `eval`."
-)
+def plan_options(command: Any) -> Any:
+    """The options of commands that plan levels, by the names of the parameters of `pascalc.plan`."""
+    for option in (
+        workers_options,
+        click.option(
+            "--calib", "calibration", type=FILE, metavar="DATA", help="Inputs to calibrate on, as for --data of `eval`."
+        ),
+        click.option(
+            "--correct", is_flag=True, help="Correct shifts and thresholds of the requantised network; needs --calib."
+        ),
+        click.option(
+            "--al-steps",
+            "steps",
+            type=Positive(),
+            metavar="T",
+            help="Layerwise L of least loss at T effective time steps (paper's estimator); needs --calib.",
+        ),
+        click.option(
+            "--al-budget",
+            "budget",
+            type=_share,
+            metavar="P%",
+            help="Layerwise L of fewest steps with at most P% of the classifications changed; needs --calib.",
+        ),
+        click.option(
+            "--al-levels",
+            "levels",
+            type=_numbers,
+            metavar="8,4,1",
+            help="L of each cluster from lowest to highest metric [halving].",
+        ),
+        click.option(
+            "--al-clusters",
+            "clusters",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Layerwise L from the AL metric in N clusters.",
+        ),
+    ):
+        command = option(command)
+    return command

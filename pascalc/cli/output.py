@@ -71,8 +71,9 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
     with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
 
         def update(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
+            bar.length, bar.finished = total, False  # of several passes each begins anew
+            bar.make_step(done - bar.pos)
+            bar.render_progress()
 
         yield update
 

@@ -1,4 +1,4 @@
-"""plan: the levels of every layer, by the AL metric or by measured sensitivity, and what they do to the network."""
+"""The parts of a plan: levels by the AL metric or by measured sensitivity, a correction, and what both do."""
 
 from __future__ import annotations
 
@@ -29,16 +29,35 @@ from pascalc.workers import check_sharing, working
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A plan, what it rests on, and the time steps that it needs.
+class Effects:
+    """What a plan does on data.
 
     Attributes:
-        plan: the levels of every layer and why.
+        data: the data.
+        source: the effect of the source itself, which has its accuracy.
+        plan: that of the plan's levels.
+        corrected: that of the levels with the correction; None without one.
+    """
+
+    data: Path
+    source: Effect
+    plan: Effect
+    corrected: Effect | None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, what it rests on, the time steps that it needs, and what it does to the network.
+
+    Attributes:
+        plan: the levels of every layer and why; a correction is no part of it.
         source_levels: the levels of the source, by layer.
         statistics: where the histograms come from, as a sentence.
         before: effective time steps at the source's levels.
         after: effective time steps at the plan's.
         warnings: what makes the plan worth less than was asked for, a sentence each.
+        correction: the correction that goes with the levels; None where none was asked for.
+        effects: what they do on the calibration data; None without any, and where no level changes.
     """
 
     plan: Plan
@@ -47,21 +66,36 @@ class Planned:
     before: Steps
     after: Steps
     warnings: tuple[str, ...] = ()
+    correction: Correction | None = None
+    effects: Effects | None = None
 
     @property
     def levels(self) -> dict[str, int]:
         """The new levels, by layer."""
         return {layer.name: layer.levels for layer in self.plan.layers}
 
+    @property
+    def requantised(self) -> bool:
+        """Whether any layer has other levels than in the source, so that the network's function changes."""
+        return self.levels != {name: self.source_levels[name] for name in self.levels}
+
     def to_json(self) -> dict[str, Any]:
         """What `--json` reports beside the plan itself."""
-        return {
+        values = {
             "statistics": self.statistics,
             "source_levels": self.source_levels,
             "levels": self.levels,
             "effective_steps": {"source": asdict(self.before), "plan": asdict(self.after)},
             "warnings": list(self.warnings),
         }
+        if self.effects is None:
+            return values
+        values["effect"] = {"source": asdict(self.effects.source), "plan": asdict(self.effects.plan)}
+        if self.correction is not None and self.effects.corrected is not None:
+            decided = {"divergence": dict(self.correction.divergence), "samples": self.correction.samples}
+            effect = asdict(self.effects.corrected)
+            values["correction"] = {"method": self.correction.method, "decided": decided, **effect}
+        return values
 
 
 def plan_by_metric(
@@ -123,7 +157,8 @@ def level_histograms(
     """
     check_sharing(workers, dask, calibration)
     if calibration is not None and shards:
-        raise CompileError("calibration data and histograms were both given", hint="Give one of them.")
+        message = "calibration (--calib) and histograms (--histograms) were both given"
+        raise CompileError(message, hint="Give one of them.")
     if calibration is not None:
         counted = measure(source, calibration, batch=batch, workers=workers, dask=dask, progress=progress)
         return counted, f"measured on {Path(calibration).name}"
@@ -164,10 +199,11 @@ def describe(source: Network, plan: Plan, counted: Histograms | None, statistics
         statistics: where ``counted`` comes from.
 
     Raises:
-        CompileError: the file cannot be read, or not be compiled at the plan's levels.
+        CompileError: the file cannot be read, or not be compiled at the plan's levels; the plan names a layer that it
+            does not have.
     """
     before = _levels(network_of(source))
-    after = before | {layer.name: layer.levels for layer in plan.layers if layer.name in before}
+    after = before | {layer.name: layer.levels for layer in plan.layers}
     if counted is None:
         recorded = {layer.name: layer.histogram for layer in plan.layers if layer.histogram is not None}
         counted = recorded if recorded.keys() == before.keys() else None
@@ -303,8 +339,8 @@ def measure_effect(
     workers: int | None = None,
     dask: str | None = None,
     progress: Progress | None = None,
-) -> tuple[Effect, Effect]:
-    """What other levels do to a network: the source's own accuracy, and the effect of the levels beside it.
+) -> list[Effect]:
+    """What other levels do to a network.
 
     Args:
         source: the ONNX file of the network.
@@ -316,12 +352,14 @@ def measure_effect(
         dask: share it among the workers of the Dask scheduler at this address.
         progress: called with (samples done, samples in all).
 
+    Returns:
+        The effect of the source itself, which has its accuracy; that of the levels; and, where there is a correction,
+        that of both.
+
     Raises:
         CompileError: a file cannot be read, or the data does not fit the network.
     """
-    network = AdjustableNetwork(source)
-    setting = Setting(levels) if corrected is None else corrected.setting
-    stream = open_samples(samples, network_of(source))
+    settings = [Setting(), Setting(levels), *([] if corrected is None else [corrected.setting])]
+    network, stream = AdjustableNetwork(source), open_samples(samples, network_of(source))
     with working(workers, dask, samples) as pool:
-        before, after = effects(network, stream, [Setting(), setting], batch=batch, progress=progress, pool=pool)
-    return before, after
+        return effects(network, stream, settings, batch=batch, progress=progress, pool=pool)

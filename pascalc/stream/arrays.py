@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -25,7 +25,7 @@ AGAIN = "Write it again."
 
 Header = tuple[tuple[int, ...], np.dtype[np.generic]]
 #: Gives samples by their numbers, none of them before those that it gave; no samples: reads on to this number.
-Take = Callable[[range], Array]
+Take = Callable[[Sequence[int]], Array]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Held:
 
     def open(self, stack: ExitStack) -> Take:
         """Begin at the first sample."""
-        return lambda wanted: self.array[wanted.start : wanted.stop : wanted.step]
+        return lambda wanted: self.array[list(wanted)]
 
     def absolute(self) -> Held:
         """The same."""
@@ -108,15 +108,16 @@ class _Reader:
         self._stack.close()
         self._file = None
 
-    def take(self, wanted: range) -> Array:
-        """These samples, none of them before those that were taken."""
+    def take(self, wanted: Sequence[int]) -> Array:
+        """These samples, rising and none of them before those that were taken."""
         data = bytearray()
-        run = len(wanted) if wanted.step == 1 else 1  # neighbouring samples are read at once
-        for first in wanted[:: max(run, 1)]:
-            self._go_to(first)
-            self._samples(run, data)
-        if not wanted:
+        if isinstance(wanted, range) and not wanted:
             self._go_to(wanted.start)
+        else:
+            run = len(wanted) if wanted[-1] - wanted[0] < len(wanted) else 1  # neighbouring samples are read at once
+            for first in wanted[::run]:
+                self._go_to(first)
+                self._samples(run, data)
         return np.frombuffer(data, self._array.dtype).reshape(len(wanted), *self._array.sample)
 
     def _samples(self, count: int, data: bytearray) -> None:

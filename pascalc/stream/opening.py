@@ -54,7 +54,8 @@ def open_samples(path: str | Path, model: Model, limit: int | None = None) -> Sa
     labels = arrays.pop(_LABELS_OF_SAMPLES, None)
     stored = sum(shard.samples for shard in shards)
     inputs = tuple((name, array.key, array) for name, array in arrays.items())
-    return SampleStream(path, inputs, labels, range(stored)[:limit], stored, fixed_batch(model))
+    taken = range(stored)[:limit]
+    return SampleStream(path, inputs, labels, taken, len(taken), fixed_batch(model))
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,16 +44,16 @@ class SampleStream:
         file: where they come from; None for arrays in memory.
         inputs: for every input of the network, its name, its array's, and the array.
         labels: the array of the labels, or None.
-        taken: the numbers of the samples that are taken.
-        stored: how many there are.
+        taken: the numbers of the samples that are taken, rising.
+        end: the number of the first sample that is not read; what is before it and not taken is, for the check sums.
         fixed_batch: the batch size that the network insists on, or None.
     """
 
     file: Path | None
     inputs: tuple[tuple[str, str, Stored | Held], ...]
     labels: Stored | None
-    taken: range
-    stored: int
+    taken: Sequence[int]
+    end: int
     fixed_batch: int | None
 
     def __len__(self) -> int:
@@ -78,13 +78,15 @@ class SampleStream:
         return thinned
 
     def halves(self, most: int) -> tuple[SampleStream, SampleStream]:
-        """Every second sample and the others, of at most ``most`` samples from the whole file.
+        """Every second sample and the others; of more than ``most`` samples, of so many that are spread over them.
 
         Raises:
             CompileError: there are fewer than 2 samples.
         """
-        step = 2 * max(1, -(-len(self) // most))
-        return self.every(step), self.every(step, step // 2)
+        spread = self
+        if len(self) > most:
+            spread = replace(self, taken=tuple(self.taken[number * len(self) // most] for number in range(most)))
+        return spread.every(2), spread.every(2, 1)
 
     def first(self, most: int, most_bytes: int) -> dict[str, Array]:
         """The first samples: at most so many, and of at most so many bytes, but one.
@@ -120,13 +122,12 @@ class SampleStream:
         """
         size = self.batch_size(size)
         numbers = range(len(self)) if within is None else within
-        taken = self.taken[: numbers.stop]
         with ExitStack() as stack:
             takes = [(name, key, array, array.open(stack)) for name, key, array in self.inputs]
             labels = None if self.labels is None else self.labels.open(stack)
             for start in numbers[::size]:
                 part = slice(start, min(start + size, numbers.stop))
-                wanted = taken[part]
+                wanted = self.taken[part]
                 feeds = {}
                 for name, key, array, take in takes:
                     batch = take(wanted)
@@ -137,9 +138,9 @@ class SampleStream:
                     missing = size - len(batch) if self.fixed_batch else 0
                     feeds[name] = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
                 yield Batch(feeds, part, None if labels is None else labels(wanted).astype(np.int64))
-            rest = range(min(taken.stop, self.stored), min(taken.stop, self.stored))
+            behind = self.taken[numbers.stop] if numbers.stop < len(self) else self.end
             for take in [*(take for *_, take in takes), *([] if labels is None else [labels])]:
-                take(rest)  # what lies behind the last sample, for its check sum
+                take(range(behind, behind))  # what lies behind the last sample, for its check sum
 
 
 def hold(arrays: Mapping[str, Array], model: Model) -> SampleStream:

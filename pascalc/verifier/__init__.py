@@ -10,8 +10,8 @@ Two questions are asked, of every neuron model:
   agrees is a *root mismatch*, with a margin, which must lie within what rounding can do.
 
 The file is asked in two ways. It runs on data, as it is, with its currents and trains as further outputs; the source is
-then given the very counts that were seen, stretch by stretch. And it is cut behind every neuron and fed with *random
-levels*, at several batch sizes, which shows what the data does not exercise.
+then given the very counts that were seen, stretch by stretch (on_data.py). And it is cut behind every neuron and fed
+with *random levels*, at several batch sizes, which shows what the data does not exercise (on_random_levels.py).
 
 What is wrong in the spiking network, shapes that do not fit included, makes it "not equivalent" and never an error.
 Nothing in the verdict comes from the absence of something: what could not be measured is a problem.
@@ -19,6 +19,6 @@ Nothing in the verdict comes from the absence of something: what could not be me
 
 from __future__ import annotations
 
-from pascalc.verifier.run import verify
+from pascalc.verifier.checking import verify
 
 __all__ = ["verify"]

@@ -7,7 +7,7 @@ rounding bound of a dense sum would hide.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -67,6 +67,12 @@ def resized(array: Array, axes: Sequence[int]) -> Array:
         size = array.shape[axis]
         array = np.take(array, np.arange(size + (size + 1) // 2) % max(size, 1), axis)
     return array
+
+
+def drawn(samples: Mapping[str, Array], count: int, rng: np.random.Generator) -> dict[str, Array]:
+    """So many samples, drawn from these with repetition, and disturbed."""
+    numbers = rng.integers(0, len(next(iter(samples.values()))), count)
+    return {name: disturbed(array[numbers], rng) for name, array in samples.items()}
 
 
 def _range(tensor: gs.Tensor | None, dtype: np.dtype[Any]) -> tuple[int, int]:

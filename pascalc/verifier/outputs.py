@@ -12,60 +12,108 @@ observed one. A sample that fails is therefore looked at again, with nothing but
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from pascalc.answers import agreeing
+from pascalc.errors import CompileError
 from pascalc.graph import Array
-from pascalc.verifier.compare import Comparison, Trial, levels_of, once, ratios, root_margins
+from pascalc.verifier.compare import Trial, excess_of, levels_of, once, ratios, root_margins
 from pascalc.verifier.networks import Values
-from pascalc.verifier.pairing import Output
-from pascalc.verifier.record import Verification
+from pascalc.verifier.pairing import Output, is_random
+from pascalc.verifier.trials import Trials
+from pascalc.verifier.watch import Watched, counts_of
 
 
 class Answers:
     """Compares real outputs, sample by sample."""
 
-    def __init__(self, comparison: Comparison, result: Verification) -> None:
-        self.comparison, self.result = comparison, result
-        self.outputs = comparison.pairing.outputs
+    def __init__(self, trials: Trials) -> None:
+        self.trials, self.source, self.compiled = trials, trials.source, trials.compiled
+        self.found, self.result = trials.found, trials.result
 
-    def unlike(self, trial: Trial, real: Values, what: str) -> Array:
+    def compare(self, trial: Trial, feeds: Values, reference: Values, own: Values) -> None:
+        """The two files as they are, on one batch.
+
+        Args:
+            trial: what was observed on it.
+            feeds: the inputs.
+            reference: what the source computes by itself, and ``own``: its levels.
+        """
+        result, names, count = self.result, [o.name for o in self.found.outputs], trial.samples
+        runs = [dict(zip(names, s.run(names, feeds), strict=True)) for s in self.source.itself]
+        expected, again = runs
+        first = names[0]
+        result.source_self_mismatches += _classified_differently(expected[first], again[first], count)
+        try:
+            real = dict(zip(names, self.compiled.itself.run(names, feeds), strict=True))
+        except CompileError as error:
+            once(result.output_problems, f"the file cannot be run: {error.message}")
+            result.argmax_mismatches += count
+            return
+        result.argmax_mismatches += _classified_differently(expected[first], real[first], count)
+        for name in names:
+            a, b = expected[name], real[name]
+            if count and a.dtype.kind == "f" and a.shape == b.shape:
+                both = np.isfinite(a) & np.isfinite(b)
+                difference = float(np.max(np.abs(a - b), where=both, initial=0))
+                result.max_abs_output_diff = max(result.max_abs_output_diff, difference)
+        if not set(names) <= set(trial.seen):
+            return  # it is a problem already
+        wrong = self._unlike(trial, real)
+        same = self._same(trial, own, reference)
+        if wrong.any():
+            problem, looked = self._second_look(feeds, reference, own, real, wrong)
+            once(result.output_problems, problem)
+            if looked is not None:
+                same = np.where(wrong, self._same(looked, own, reference), same)
+        result.answers_compared += int(np.count_nonzero(same[:count]))
+        theirs = [expected, again, reference]
+        if not self.source.reference_is_itself and self._is_misread(trial, feeds, again):
+            once(result.output_problems, "onnxruntime runs the source otherwise than it is read here")
+            theirs.pop()
+        if self._off(trial, real, theirs, same).any():
+            once(result.output_problems, "where no count differs, the file gives other outputs than the source")
+
+    def _unlike(self, trial: Trial, real: Values) -> Array:
         """Which rows of a batch have outputs that do not follow from the trial's levels; shapes and types that differ
         are problems at once."""
         wrong = np.zeros(trial.rows, bool)
-        for output in self.outputs:
+        for output in self.found.outputs:
             given = real[output.name]
-            expected, _, total = self.comparison.expected_output(output, trial, given)
+            expected, _, total = self.trials.comparison.expected_output(output, trial, given)
             if output.origin == "computed":  # an amplified rounding error is none of the file: compare it with itself
                 expected = trial.seen.get(output.name, expected)
-            if not self._fits(output, expected, given, what):
+            if not self._fits(output, expected, given):
                 continue
-            wrong |= _rows(differing(expected, given, total, output.ulps), output, trial.rows)
+            wrong |= _rows(_differing(expected, given, total, output.ulps), output, trial.rows)
         return wrong
 
-    def off(self, trial: Trial, real: Values, theirs: list[Values], same: Array) -> Array:
+    def _off(self, trial: Trial, real: Values, theirs: list[Values], same: Array) -> Array:
         """Among the rows ``same``, those whose outputs are those of none of the source's runs. Floats behind a computed
         operator are left out: its rounding errors have no bound."""
         wrong = np.zeros(trial.rows, bool)
-        for output in self.outputs:
+        for output in self.found.outputs:
             given = real[output.name]
             if output.behind_computed and given.dtype.kind == "f":
                 continue
             everywhere = np.ones(trial.rows, bool)
-            _, _, total = self.comparison.expected_output(output, trial, given)
+            _, _, total = self.trials.comparison.expected_output(output, trial, given)
             for values in theirs:
                 expected = values[output.name]
-                if self._fits(output, expected, given, "the file"):
-                    everywhere &= _rows(differing(expected, given, total, output.ulps), output, trial.rows)
+                if self._fits(output, expected, given):
+                    everywhere &= _rows(_differing(expected, given, total, output.ulps), output, trial.rows)
             # a row of an output that mixes samples counts only where no count of the batch differs
             wrong |= everywhere & (same if output.per_sample else same.all())
         return wrong
 
-    def explained(self, again: Trial, real: Values, wrong: Array) -> str:
+    def _explained(self, again: Trial, real: Values, wrong: Array) -> str:
         """What is wrong with rows whose outputs do not follow from what was observed: nothing if they follow from the
         counts of ``again``, which was observed with less, and rounding explains these; else a problem."""
-        if (self.unlike(again, real, "the file") & wrong).any():
+        if (self._unlike(again, real) & wrong).any():
             return "in onnxruntime as it comes, its outputs do not follow from its spikes"
-        for layer in self.comparison.pairing.layers:
+        for layer in self.found.layers:
             if not layer.check.lossless:
                 continue  # that the outputs follow from its own counts is all that there is to say
             counts = again.levels[layer.after]
@@ -76,18 +124,65 @@ class Answers:
                 return f"in onnxruntime as it comes, counts of '{layer.check.name}' are not the source's"
         return ""
 
-    def _fits(self, output: Output, expected: Array, given: Array, what: str) -> bool:
+    def _same(self, trial: Trial, own: Values, reference: Values) -> Array:
+        """The samples in which the compiled network has the source's counts, and every jump of a computed operator (an
+        index, a truth value) is the source's."""
+        same = np.ones(trial.rows, bool)
+        pairs = [(trial.levels[x.after], own[x.after]) for x in self.found.layers]
+        for x in self.found.layers:
+            if trial.watched[x.after].counts is None or not x.check.lossless:
+                same[:] = False
+        for name in (n for x in self.found.computed for n in x.outputs):
+            if reference[name].dtype.kind != "f":
+                pairs.append((trial.seen[name], reference[name]))
+        for a, b in pairs:
+            if a.shape != b.shape:
+                same[:] = False
+            elif a.ndim and len(a) == trial.rows:
+                same &= (a == b).all(axis=tuple(range(1, a.ndim)))
+            elif not np.array_equal(a, b):
+                same[:] = False
+        return same
+
+    def _second_look(
+        self, feeds: Values, reference: Values, own: Values, real: Values, wrong: Array
+    ) -> tuple[str, Trial | None]:
+        """Why outputs of the file itself do not follow from the counts observed, empty if rounding explains it; and
+        what the counts are with as little as possible observed."""
+        try:
+            seen = self.compiled.with_trains.run(feeds)
+        except CompileError as error:
+            return f"with its trains as outputs it cannot be run: {error.message}", None
+        counts = {x.after: Watched(counts=counts_of(x.compiled, seen[x.train])[0]) for x in self.found.layers}
+        levels, computed = self.trials.given(own, reference, counts, seen)
+        again = replace(self.trials.expected(feeds, levels, computed), watched=counts, seen=seen)
+        return self._explained(again, real, wrong), again
+
+    def _is_misread(self, trial: Trial, feeds: Values, again: Values) -> bool:
+        """Whether the source as it was read (functions inlined, operators of an old opset converted) gives, operator by
+        operator, other outputs than the file."""
+        plain = self.source.unoptimised.run(feeds)
+        for output in self.found.outputs:
+            if any(is_random(x.check.operator) for x in self.found.computed):
+                return False
+            total = trial.total(output.name) if output.origin != "computed" else None
+            excess, problem = excess_of(again[output.name], plain[output.name], total, output.ulps)
+            if problem or not excess <= 1:
+                return True
+        return False
+
+    def _fits(self, output: Output, expected: Array, given: Array) -> bool:
         if (expected.dtype, expected.shape) == (given.dtype, given.shape):
             return True
         found = f"{given.dtype} {list(given.shape)}"
         once(
             self.result.output_problems,
-            f"'{output.name}' of {what} is {found}, not {expected.dtype} {list(expected.shape)}",
+            f"'{output.name}' of the file is {found}, not {expected.dtype} {list(expected.shape)}",
         )
         return False
 
 
-def differing(expected: Array, given: Array, total: Array | None, ulps: float) -> Array:
+def _differing(expected: Array, given: Array, total: Array | None, ulps: float) -> Array:
     """Where two arrays of one shape and type differ by more than rounding explains."""
     if expected.dtype.kind == "f":
         return np.asarray(ratios(expected, given, total, ulps) > 1)
@@ -99,3 +194,9 @@ def _rows(wrong: Array, output: Output, rows: int) -> Array:
     if output.per_sample and wrong.ndim and len(wrong) == rows:
         return np.asarray(wrong.any(axis=tuple(range(1, wrong.ndim))))
     return np.full(rows, bool(wrong.any()))
+
+
+def _classified_differently(a: Array, b: Array, count: int) -> int:
+    """Of the first ``count`` samples, those that two outputs classify differently."""
+    same = agreeing(a, b)
+    return 0 if same is None else int(np.count_nonzero(~same[:count]))

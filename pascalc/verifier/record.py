@@ -133,6 +133,8 @@ class Verification:
         probes: samples with random levels in every layer, and ``batch_sizes``: those they were run in. ``threads``: of
             onnxruntime in this process, None for as many as there are cores; a worker has one. Nothing is said of
             others. ``seed``: of what was random.
+        disturbed: samples with inputs that no data gave, on which both files ran as they are; none where the source
+            refuses such inputs.
         source_recorded: whether the compiled file says that it was made from this source file; None if it says nothing.
         trusted: what was taken from the compiled file's own word.
         answers_compared: samples in which no count differs, so that the two files' real outputs had to agree.
@@ -145,6 +147,9 @@ class Verification:
         computed: the operators that are computed and not spiking.
         requantised: layers compiled at other levels than the source's, (source, compiled), as the compiled file says
             of itself; the source network is then taken at the compiled levels.
+        corrected: how the compiled file says that its network was corrected (`pascalc.planning.correction`), so that it
+            has to be compared with the network that ``compile --save-ann`` wrote; empty where it was not, or where the
+            source is that network.
         first_difference: the first layer, in the order of the graph, that is not the source's; empty if none.
         output_problems: what else is wrong with the outputs, and ``problems``: with the network as a whole.
     """
@@ -155,7 +160,9 @@ class Verification:
     batch_sizes: list[int] = field(default_factory=list)
     threads: int | None = None
     seed: int = 0
+    disturbed: int = 0
     source_recorded: bool | None = None
+    corrected: str = ""
     trusted: list[str] = field(default_factory=list)
     answers_compared: int = 0
     argmax_mismatches: int = 0

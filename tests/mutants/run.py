@@ -3,7 +3,8 @@
     python -m tests.mutants.run --mutants 1000 --seed 0 --jobs 2 --keep mutants-missed
 
 Prints a table by kind. Mutants that were missed, and those on which verify failed, are kept with what was done to them.
-Exit status 1 if there are any. A mutant is made from the seed and its number alone.
+Exit status 1 if there are any, or if verify refused a network as it was compiled. A mutant is made from the seed and
+its number alone.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def main() -> None:
     cases, lost, left_out = run_all(options.mutants, options.seed, options.jobs, options.keep)
     print(table(cases))
     print("\n".join(["", *details(cases, lost, left_out)]))
-    sys.exit(bool(lost) or any(c.missed or c.bug for c in cases))
+    sys.exit(bool(lost or left_out) or any(c.missed or c.bug for c in cases))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from tests.mutants.cases import CRASHED, EQUIVALENT, NOT_EQUIVALENT, Answer, Case, Workshop
 from tests.mutants.edits import Net
 from tests.mutants.mutations import KINDS
-from tests.mutants.networks import Subject
+from tests.mutants.networks import SCHEDULES, Subject
 from tests.mutants.oracle import DIFFERENT, EQUAL, INNER, Oracle
 from tests.mutants.run import details, run_all, table
 from tests.small_networks import Array
@@ -27,6 +27,20 @@ def test_no_mutant_is_missed(tmp_path: Path) -> None:
     assert not wrong, "\n".join(details(wrong, [], {}))
     assert len({c.kinds[0] for c in cases}) >= 66
     assert sum(c.truth == DIFFERENT for c in cases) >= MUTANTS // 2
+
+
+@pytest.mark.parametrize(
+    "names", [("If", "Loop"), pytest.param((), id="all", marks=pytest.mark.slow)], ids=lambda names: "and".join(names)
+)
+def test_every_network_is_equivalent_as_it_is(names: tuple[str, ...], tmp_path: Path) -> None:
+    """Those that are mutated by `make mutants` alone, too."""
+    shop = Workshop(tmp_path)
+    for source in shop.sources:
+        for schedule in SCHEDULES:
+            if source.name in names or not names:
+                shop.subject(source, schedule)
+    assert shop.left_out == {}
+    assert len(shop._subjects) >= (2 * len(names) or 40)
 
 
 @pytest.fixture(scope="module")

@@ -160,8 +160,10 @@ def test_what_is_corrected_says_so(folder: Path) -> None:
     assert f"Corrected ({method})" in text
     said = f"the file says that it was corrected ({method}): compare it with the network that `compile --save-ann`"
     assert said in run("verify", model, snn, "--data", data, status=1)
+    assert pascalc.verify(model, snn, data).corrected == method
     assert "--save-ann" not in run("compile", model, "-o", snn, *options, "--save-ann", ann)
     run("verify", ann, snn, "--data", data)
+    assert pascalc.verify(ann, snn, data).corrected == ""
     # another network than the one that it was made from, which nobody has to be sent to
     write(residual_network(1), ann)
     assert said in run("verify", ann, snn, status=1)
@@ -281,15 +283,15 @@ BAD: dict[str, tuple[list[Any], str]] = {
     "rising levels": (["--al-clusters", 2, "--al-levels", "1,4", "--calib", "data.npz"], "must not increase"),
     "no levels": (["--al-clusters", 2, "--al-levels", "4,0", "--calib", "data.npz"], "1..255"),
     "levels text": (["--al-clusters", 2, "--al-levels", "4;1"], "not a list of integers"),
-    "levels alone": (["--al-levels", "4,1"], "--al-levels needs --al-clusters"),
+    "levels alone": (["--al-levels", "4,1"], "levels (--al-levels) needs clusters (--al-clusters)"),
     "two ways": (["--al-clusters", 2, "--al-steps", 2.0, "--calib", "data.npz"], "exclude one another"),
     "budget text": (["--al-budget", "0.5", "--calib", "data.npz"], "not a percentage"),
     "budget of all": (["--al-budget", "100%", "--calib", "data.npz"], "not a percentage"),
     "budget NaN": (["--al-budget", "nan%", "--calib", "data.npz"], "not a percentage"),
-    "budget without data": (["--al-budget", "1%"], "--al-budget needs calibration data"),
-    "steps without data": (["--al-steps", "2"], "--al-steps needs calibration data"),
+    "budget without data": (["--al-budget", "1%"], "budget (--al-budget) needs calibration (--calib)"),
+    "steps without data": (["--al-steps", "2"], "steps (--al-steps) needs calibration (--calib)"),
     "too few steps": (["--al-steps", "0.1", "--calib", "data.npz"], "cannot be reached"),
-    "correct without data": (["--al-clusters", 2, "--correct"], "--correct needs calibration data"),
+    "correct without data": (["--al-clusters", 2, "--correct"], "correct (--correct) needs calibration (--calib)"),
     "no data": (["--al-clusters", 2, "--calib", "missing.npz"], "cannot be read"),
 }
 
