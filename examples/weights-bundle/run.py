@@ -31,6 +31,12 @@ def added(x, steps):
     return sum(rest, first)
 
 
+def align(op, x):
+    """The train and steps of zeros."""
+    more = len(x) // op["steps_in"] * (op["steps_out"] - op["steps_in"])
+    return np.concatenate([x, np.zeros((more, *x.shape[1:]))])
+
+
 def neuron(op, x, threshold=None, thresholds=None, unit=None):
     """PASC: step t spikes where the sum of the current reaches the t-th threshold; a spike is one unit high."""
     total = added(x, op["steps_in"])
@@ -50,9 +56,7 @@ KINDS = {
     "AveragePool": lambda op, x: windows(op, x, 0).mean((4, 5), np.float64),
     "Reshape": lambda op, x: x.reshape(-1, *op["shape"]),
     "Accumulate": lambda op, x: added(x, op["steps"]),
-    "Align": lambda op, x: np.pad(
-        x, [(0, len(x) // op["steps_in"] * (op["steps_out"] - op["steps_in"]))] + [(0, 0)] * (x.ndim - 1)
-    ),
+    "Align": align,
     "Spread": lambda op, x: np.concatenate([x / np.float32(op["steps"])] * op["steps"]),
     "PascIF": neuron,
     "MultiThresholdIF": neuron,
@@ -66,12 +70,11 @@ def run(folder):
     found = {}
     for op in network["operations"]:
         numbers = {role: arrays[name] for role, name in op["arrays"].items()}
-        values[op["name"]] = KINDS[op["kind"]](op, *(values[name] for name in op["reads"]), **numbers).astype(
-            np.float32
-        )
+        result = KINDS[op["kind"]](op, *(values[name] for name in op["reads"]), **numbers)
+        values[op["name"]] = result.astype(np.float32)
         if "label" in op:
             train = arrays[f"{op['name']}.train"]
-            found[op["name"]] = int(train.sum()), int(np.sum((values[op["name"]] > 0).reshape(train.shape) != train))
+            found[op["name"]] = int(train.sum()), int(np.sum((result > 0).reshape(train.shape) != train))
     return found
 
 

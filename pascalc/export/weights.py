@@ -173,7 +173,7 @@ def _window(node: gs.Node, kernel: Any) -> dict[str, Any]:
 
 
 def _reshape(node: gs.Node) -> _Operation:
-    before, after = (list(tensor.shape or ())[1:] for tensor in (node.inputs[0], node.outputs[0]))
+    before, after = (list(tensor.shape or [None, None])[1:] for tensor in (node.inputs[0], node.outputs[0]))
     if not all(isinstance(size, int) for size in (*before, *after)) or prod(before) != prod(after):
         raise _Refused(f"{node.op} to a shape that is not known, or that mixes samples")
     return _Operation("Reshape", (node.inputs[0],), {}, {"shape": after})
@@ -216,8 +216,6 @@ class _Bundle:
         self._names = {id(tensor): self._name(tensor.name) for tensor in network.model.graph.inputs}
         self._operations: list[dict[str, Any]] = []
         self._trains: dict[str, str] = {}
-        self._inputs: dict[str, str] = {}
-        self._outputs: dict[str, str] = {}
         for node in network.model.graph.nodes:
             self._add(node)
 
