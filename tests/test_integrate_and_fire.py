@@ -99,7 +99,7 @@ def test_verify_passes_the_translation_and_reports_the_error(steps: int, folder:
     result = pascalc.compile(folder / "source.onnx", folder / "out.onnx", neuron="if", steps=steps)
     assert {(n.steps_in, n.steps_out) for n in result.network.neurons} == {(steps, steps)}
     for data in (folder / "data.npz", None):
-        verified = pascalc.verify(folder / "source.onnx", folder / "out.onnx", data)
+        verified = pascalc.verify(folder / "source.onnx", folder / "out.onnx", data, seed=28)
         assert verified.translated, verified.findings()
         assert verified.lossy
         assert not verified.equivalent

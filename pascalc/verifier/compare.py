@@ -289,12 +289,19 @@ def _bound(layer: Layer, total: Array, gain: Array, u: Array) -> Array:
 def _check_resolved(layer: Layer, u: Array, bound: Array) -> None:
     """Refuse a layer of which rounding alone decides: its bounds say nothing.
 
+    Args:
+        layer: the layer.
+        u: its currents in counts, phi added.
+        bound: how far rounding can move them.
+
     Raises:
-        CompileError: there are neurons whose level rounding can change by itself, by more than a crossing.
+        CompileError: there are neurons whose level rounding can change by itself, by more than a crossing. Where a
+            neuron has more counts than levels, it is the levels that matter.
     """
-    wide = ~(bound <= _WIDE)
+    share = min(1.0, layer.levels / layer.most)
+    wide = ~(bound * share <= _WIDE)
     if wide.any():
-        lowest, highest = (np.clip(np.floor(v[wide]), 0, layer.most) for v in (u - bound, u + bound))
+        lowest, highest = (np.clip(np.floor(v[wide] * share), 0, layer.levels) for v in (u - bound, u + bound))
         count = int(np.count_nonzero(~(lowest == highest)))
         if count:
             raise CompileError(
