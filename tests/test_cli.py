@@ -181,7 +181,7 @@ def test_verify_of_the_first_samples(folder: Path) -> None:
     text = run(*arguments)
     assert text.splitlines()[-1] == "equivalent"
     assert "2 samples, 1472 neurons: 0 root mismatches" in text
-    assert "disturbed inputs: 2 samples" in text
+    assert "disturbed inputs: 8 samples" in text
 
 
 @pytest.mark.parametrize(("options", "samples"), [((), 32), (("--limit", 3), 3), (("--limit", 40), 40)])

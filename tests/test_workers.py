@@ -353,7 +353,7 @@ def test_records_of_later_samples_are_added() -> None:
     """Every field that has a default: one that is new and forgotten is found here."""
     first, total, later = found_record(1), found_record(1), found_record(100)
     total.add(later)
-    settings = {"samples", "probes", "seed", "data", "threads", "source_recorded"}
+    settings = {"samples", "probes", "disturbed", "seed", "data", "threads", "source_recorded"}
     for before, now, added in (
         (first, total, later),
         (first.layers[0], total.layers[0], later.layers[0]),
@@ -375,7 +375,7 @@ def test_what_is_taken_is_gone() -> None:
     expected = found_record(5)
     expected.samples, expected.seed = 9, 7
     assert taken == expected
-    blank = Verification(samples=9, seed=7, probes=record.probes)
+    blank = Verification(samples=9, seed=7, probes=record.probes, disturbed=record.disturbed)
     blank.layers, blank.computed = [LayerCheck("a", 4, 1, 4, 4, lossless=True)], [ComputedCheck("b", "Abs")]
     assert record == blank
     record.add(taken)

@@ -37,6 +37,12 @@ def align(op, x):
     return np.concatenate([x, np.zeros((more, *x.shape[1:]))])
 
 
+def bias(op, x, constant, shares):
+    """The train and a constant, of which each step has its share."""
+    steps = x.reshape(op["steps"], -1, *x.shape[1:])
+    return (steps + shares.reshape(-1, *[1] * (steps.ndim - 1)) * constant).reshape(x.shape)
+
+
 def neuron(op, x, threshold=None, thresholds=None, unit=None):
     """PASC: step t spikes where the sum of the current reaches the t-th threshold; a spike is one unit high."""
     total = added(x, op["steps_in"])
@@ -58,6 +64,7 @@ KINDS = {
     "Accumulate": lambda op, x: added(x, op["steps"]),
     "Align": align,
     "Spread": lambda op, x: np.concatenate([x / np.float32(op["steps"])] * op["steps"]),
+    "Bias": bias,
     "PascIF": neuron,
     "MultiThresholdIF": neuron,
 }

@@ -180,8 +180,8 @@ def _reshape(node: gs.Node) -> _Operation:
 
 
 def _own(node: gs.Node) -> _Operation:
-    roles = ("thresholds", "unit") if node.op == ops.MULTI_THRESHOLD_IF.name else ("threshold",)
-    arrays = {role: tensor.values for role, tensor in zip(roles, node.inputs[1:], strict=False)}
+    roles = list(ops.OPERATORS[node.op].inputs)[1:]
+    arrays = {role: tensor.values for role, tensor in zip(roles, node.inputs[1:], strict=True)}
     return _Operation(node.op, (node.inputs[0],), arrays, dict(node.attrs))
 
 
@@ -198,7 +198,7 @@ _OPERATIONS: dict[str, Callable[[gs.Node], _Operation]] = {
     "Reshape": _reshape,
 }
 _OUR_OPERATIONS = dict.fromkeys(
-    (operator.name for operator in (*ops.Pasc.operators(), ops.ACCUMULATE, ops.ALIGN, ops.SPREAD)), _own
+    (operator.name for operator in (*ops.Pasc.operators(), ops.ACCUMULATE, ops.ALIGN, ops.SPREAD, ops.BIAS)), _own
 )
 
 

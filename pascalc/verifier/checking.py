@@ -36,8 +36,8 @@ from pascalc.workers import check_sharing, working
 RANDOM_SAMPLES = 32
 #: What the inputs beside the data are drawn from: so many of the first samples, of so many bytes.
 KEPT_SAMPLES, KEPT_BYTES = 1000, 2**26
-#: Samples with disturbed inputs, on which the files run as they are. A file that differs where a value is negative passed
-#: 1 of 60 runs with two of them, and none with eight.
+#: Samples with disturbed inputs, on which the files run as they are. A file that differs where a value is negative
+#: passed 1 of 60 runs with two of them, and none with eight.
 _DISTURBED = 8
 #: Operators that take any time, or any memory, whatever goes in.
 _UNBOUNDED = {"Loop", "Scan", "ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize"}
@@ -113,7 +113,9 @@ def verify(
         with working(workers, dask, data) as pool:
             runs.on_data(work, samples, batch, progress, pool)
         kept, fixed = samples.first(KEPT_SAMPLES, KEPT_BYTES), samples.fixed_batch
-        runs.on_disturbed(kept, fixed or min(_DISTURBED, len(samples)), chance)
+        size = fixed or min(batch, _DISTURBED)
+        for _ in range(0, _DISTURBED, size):
+            runs.on_disturbed(kept, size, chance)
         trials.release()
         RunsOnRandomLevels(trials, chance).run(kept, min(batch, len(samples)), fixed, open_sizes, free_batch)
     return result

@@ -53,8 +53,8 @@ class RunsOnData:
         return Found(self.result.take(), fits)
 
     def on_disturbed(self, kept: Values, count: int, chance: np.random.Generator) -> None:
-        """Inputs that no data gave, one of them negative, as no image is; nothing that they show is counted. The record
-        has no such samples where the source takes only some inputs, and refuses these."""
+        """A batch of inputs that no data gave, one of them negative, as no image is; nothing that they show is counted.
+        The record has no such samples where the source takes only some inputs, and refuses these."""
         feeds = drawn(kept, count, chance)
         for array in feeds.values():
             if array.dtype.kind == "f":
@@ -65,7 +65,7 @@ class RunsOnData:
         except CompileError:
             return
         if self.trials.thresholds_fit(reference):
-            self.result.disturbed = count
+            self.result.disturbed += count
             self._compare(feeds, reference, own, None)
 
     def _compare(self, feeds: Values, reference: Values, own: Values, part: slice | None) -> None:
