@@ -18,6 +18,7 @@ checked. onnxruntime calls the kernels on the thread that called ``run``, unless
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import traceback
@@ -77,7 +78,25 @@ def recording(record: Recording) -> Iterator[None]:
 #: The registered operators, by the id that the library knows them by.
 _registered: dict[int, Kernel] = {}
 
-_registration = threading.Lock()
+_registration, _importing = threading.Lock(), threading.Lock()
+
+
+_PROTOBUF = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
+
+
+def extensions() -> Any:
+    """The module onnxruntime_extensions. It imports torch where that is installed: seconds that native kernels need not
+    wait. And it has all processes that are started from now on read ONNX files with protobuf in Python, ten times
+    slower, which is undone here."""
+    with _importing:
+        before = os.environ.get(_PROTOBUF)
+        import onnxruntime_extensions
+
+        if before is None:
+            os.environ.pop(_PROTOBUF, None)
+        else:
+            os.environ[_PROTOBUF] = before
+    return onnxruntime_extensions
 
 
 def register() -> str:
@@ -86,15 +105,14 @@ def register() -> str:
     Returns:
         The path of the library, for ``SessionOptions.register_custom_ops_library``.
     """
-    # Imported here, because it imports torch where that is installed: seconds that native kernels need not wait.
-    from onnxruntime_extensions import PyCustomOpDef, get_library_path, onnx_op
-
+    library = extensions()
+    PyCustomOpDef = library.PyCustomOpDef
     types = {"int": PyCustomOpDef.dt_int64, "float": PyCustomOpDef.dt_float, "string": PyCustomOpDef.dt_string}
     with _registration:
         if not _registered:
             for kernel in KERNELS.values():
                 operator = kernel.operator
-                definition = onnx_op(
+                definition = library.onnx_op(
                     op_type=f"{DOMAIN}::{operator.name}",
                     inputs=[PyCustomOpDef.dt_float] * len(operator.inputs),
                     outputs=[PyCustomOpDef.dt_float] * len(operator.outputs),
@@ -102,15 +120,13 @@ def register() -> str:
                 )(partial(_as_shipped, kernel))
                 _registered[id(definition)] = kernel
             PyCustomOpDef.install_hooker(_handle)
-    return str(get_library_path())
+    return str(library.get_library_path())
 
 
 def _handle(operator_id: int, feeds: list[Any], attributes: dict[str, str]) -> tuple[Any, ...]:
     """The handler of all Python operators: our kernels, guarded, and the rest as the library ships it."""
     if operator_id not in _registered:
-        from onnxruntime_extensions import _ocos
-
-        return _ocos._on_pyop_invocation(operator_id, feeds, attributes)  # type: ignore[no-any-return]
+        return extensions()._ocos._on_pyop_invocation(operator_id, feeds, attributes)  # type: ignore[no-any-return]
     y = _guarded(_registered[operator_id], feeds, attributes)
     return operator_id, y.shape, y
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -15,13 +16,14 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
-from onnxruntime_extensions import PyCustomOpDef, _ocos, onnx_op
 
 from pascalc.errors import CompileError
 from pascalc.ops import PASC_IF
 from pascalc.runtime import InferenceSession, register, session_options
 from pascalc.runtime.kernels import KERNELS, Kernel
 from tests.runtime.networks import model, one_pasc_if, one_qcfs, pasc_if
+
+PyCustomOpDef, onnx_op, _ocos = (getattr(register.extensions(), name) for name in ("PyCustomOpDef", "onnx_op", "_ocos"))
 
 pasc_if_model = partial(one_pasc_if, steps_in=1)
 
@@ -205,6 +207,24 @@ def test_native_kernels_do_not_load_the_library() -> None:
         assert not {{"torch", "onnxruntime_extensions"}} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=60, check=True)
+
+
+@pytest.mark.parametrize("given", [None, "upb"])
+def test_the_library_leaves_the_environment_as_it_is(given: str | None) -> None:
+    """It has processes that are started later read ONNX files with protobuf in Python, ten times slower."""
+    script = f"""
+        import os
+        from concurrent.futures import ThreadPoolExecutor
+        from pascalc.runtime import InferenceSession
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: InferenceSession({one_pasc_if()!r}, "numpy"), range(8)))
+        assert os.environ.get("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION") == {given!r}
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"}
+    environment |= {} if given is None else {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": given}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    subprocess.run(command, timeout=60, check=True, env=environment)
 
 
 def test_the_process_survives_kernel_errors() -> None:
