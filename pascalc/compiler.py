@@ -14,7 +14,15 @@ from pascalc.errors import CompileError
 from pascalc.files import beside, printable, same
 from pascalc.graph import Model, Note, NoteKind, operators
 from pascalc.inspector import Inspection, inspect_model
-from pascalc.metadata import ANN_DIGEST, CORRECTION, LEVELS, NOT_SPIKING, SOURCE_DIGEST, recorded_correction
+from pascalc.metadata import (
+    ANN_DIGEST,
+    CORRECTION,
+    LEVELS,
+    NOT_SPIKING,
+    SOURCE_DIGEST,
+    SOURCE_NAME,
+    recorded_correction,
+)
 from pascalc.modelfile import check_output, digest_of, save_together
 from pascalc.neurons import neurons
 from pascalc.ops import neuron_model
@@ -225,6 +233,6 @@ def _provenance(model: Model, neuron: str, schedule: str, levels: Mapping[str, i
         "pascalc.schedule": schedule,
         LEVELS: json.dumps(levels),
         NOT_SPIKING: json.dumps(not_spiking),
-        "pascalc.source": printable(model.file.name) if model.file else "",
+        SOURCE_NAME: printable(model.file.name) if model.file else "",
         SOURCE_DIGEST: model.digest,
     }

@@ -10,8 +10,8 @@ from typing import Any
 LEVELS, NOT_SPIKING = "pascalc.levels", "pascalc.not_spiking"
 #: How shifts and thresholds were changed; only in a file of which they were.
 CORRECTION = "pascalc.correction"
-#: SHA-256 of the file that was compiled, and of the network at other levels that ``--save-ann`` wrote.
-SOURCE_DIGEST, ANN_DIGEST = "pascalc.source_sha256", "pascalc.ann_sha256"
+#: The file that was compiled, its SHA-256, and that of the network at other levels that ``--save-ann`` wrote.
+SOURCE_NAME, SOURCE_DIGEST, ANN_DIGEST = "pascalc.source", "pascalc.source_sha256", "pascalc.ann_sha256"
 
 
 def recorded_levels(metadata: Mapping[str, str]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from pascalc.errors import CompileError
 from pascalc.graph import Model, has_tensor, is_constant, is_operator, producer, set_input, sort, sweep
 from pascalc.linear import Scale, is_layer, output_channels, owns_weight, scale_layer, shift_layer
 from pascalc.passes.base import Pass
@@ -38,7 +39,7 @@ class FoldBn(Pass):
             if reason:
                 model.note(self.name(), node.name or node.outputs[0].name, reason)
                 continue
-            scale, shift = _affine(node)
+            scale, shift = _affine(model, node)
             layer, add = _layer_before(model, node, len(scale))
             if layer is None:
                 _make_affine(model, node, scale, shift)
@@ -62,11 +63,26 @@ def _why_not(node: gs.Node) -> str:
     return "" if node.inputs[0].shape else "the rank of its input is not known"
 
 
-def _affine(node: gs.Node) -> tuple[Scale, Scale]:
+def _affine(model: Model, node: gs.Node) -> tuple[Scale, Scale]:
+    """What it multiplies each channel by, and what it adds.
+
+    Raises:
+        CompileError: these are no finite numbers, so that all that it computes is none.
+    """
     gamma, beta, mean, var = (t.values.astype(np.float64) for t in node.inputs[1:5])
-    with np.errstate(all="ignore"):  # a variance of zero or less gives what it gives in the source
+    with np.errstate(all="ignore"):
         scale = gamma / np.sqrt(var + node.attrs.get("epsilon", 1e-5))
-        return scale, beta - scale * mean
+        shift = beta - scale * mean
+        finite = all(bool(np.isfinite(part.astype(node.inputs[0].dtype)).all()) for part in (scale, shift))
+    if not finite:
+        raise CompileError(
+            "this BatchNormalization gives infinite values or NaN, whatever goes in: its variance plus epsilon is zero "
+            "or less, or its parameters are too large",
+            file=model.file,
+            node=node.name or node.outputs[0].name,
+            hint="Its statistics mean a damaged file or a training that diverged: train or export again.",
+        )
+    return scale, shift
 
 
 def _layer_before(model: Model, node: gs.Node, channels: int) -> tuple[gs.Node | None, gs.Node | None]:

@@ -189,6 +189,27 @@ def test_a_threshold_of_an_operator_beyond_the_normal_floats(dtype: Any, theta: 
     compile_refused(path, "is too small for 32 levels", f"not a normal {np.dtype(dtype).name}", "(node 'act')")
 
 
+@pytest.mark.parametrize(
+    ("gamma", "variance", "epsilon"), [(1, 0, 0), (0, 0, 0), (1, -1, 1e-5), (3e38, 1e-10, 0)], ids=str
+)
+def test_a_batch_normalization_that_gives_no_numbers(
+    gamma: float, variance: float, epsilon: float, tmp_path: Path
+) -> None:
+    b = Builder(5)
+    x = b.qcfs(b.input("x", ["N", 2, 2, 2]), "act", 4)
+    model = b.model({"y": b.qcfs(b.batch_norm(x, "bn", 2), "second", 4)})
+    for tensor in model.graph.initializer:
+        if tensor.name in ("bn.gamma", "bn.var"):
+            value = gamma if tensor.name == "bn.gamma" else variance
+            tensor.CopyFrom(numpy_helper.from_array(np.full(2, value, np.float32), tensor.name))
+    node = next(node for node in model.graph.node if node.op_type == "BatchNormalization")
+    node.attribute.append(helper.make_attribute("epsilon", float(epsilon)))
+    path = write(model, tmp_path / "model.onnx")
+    compile_refused(
+        path, "gives infinite values or NaN, whatever goes in", f"(node '{node.name}')", "train or export again"
+    )
+
+
 def test_a_threshold_that_only_other_levels_or_a_correction_take_beyond_the_normal_floats(tmp_path: Path) -> None:
     path = write(linear_network(2, 1e-37), tmp_path / "model.onnx")
     pascalc.compile(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,19 @@ def target(name: str, options: Mapping[str, Any]) -> Target:
     """A target with its options; those that are None are not given.
 
     Raises:
-        CompileError: there is no such target, or an option is out of range.
+        CompileError: there is no such target, it has no such option, or an option is out of range.
     """
     known = {one.name: one for one in TARGETS}
     if name not in known:
         raise CompileError(f"there is no target '{name}'", hint=f"There is: {', '.join(known)}.")
-    return known[name](**{option: value for option, value in options.items() if value is not None})
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given.keys() - {field.name for field in fields(known[name])}:
+        having = [one.name for one in TARGETS if option in {field.name for field in fields(one)}]
+        raise CompileError(
+            f"the target '{name}' takes no {option}",
+            hint=f"--{option} belongs to --to {', '.join(having)}." if having else "",
+        )
+    return known[name](**given)
 
 
 def export(model: str | Path, to: Target, output: str | Path) -> None:

@@ -25,7 +25,7 @@ from pascalc.codes import UNIT
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Model, captured, is_constant, is_operator, is_ours, living, producer
 from pascalc.linear import is_batched
-from pascalc.metadata import recorded_levels
+from pascalc.metadata import SOURCE_NAME, recorded_levels, source_is
 from pascalc.neurons import Neuron, before_accumulate, is_spiking, neurons
 from pascalc.operators import TABLE, UNKNOWN, Bound, Linear, operator
 from pascalc.rounding import allowance, is_float, is_linear, is_product, summed_terms
@@ -197,9 +197,18 @@ class _Pairs:
             raise CompileError(
                 "it has no neuron of the source network",
                 file=self.emitted.file,
-                hint="The source comes first, then what was compiled from it; its functions must not be inlined.",
+                hint=self._origin()
+                + "The source comes first, then what was compiled from it; its functions must not be "
+                "inlined.",
             )
         return paired
+
+    def _origin(self) -> str:
+        """What the file says that it was compiled from, where that is not the source."""
+        name = self.emitted.metadata.get(SOURCE_NAME)
+        if not name or source_is(self.emitted.metadata, self.known.digest) is not False:
+            return ""
+        return f"It says that it was compiled from another file than this, named {name}. "
 
     def _layer(self, neuron: Neuron, stand_in: Neuron, recorded: Mapping[str, Any]) -> None:
         requantised = stand_in.levels != neuron.levels and recorded.get(neuron.name) == stand_in.levels
