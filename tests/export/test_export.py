@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from click.testing import CliRunner, Result
 
 import pascalc
 from pascalc.cli import main
-from pascalc.export import TARGETS, Weights, export
+from pascalc.export import TARGETS, Target, Weights, export
+from pascalc.export.base import Refusal
+from pascalc.network import Layout
 from tests.small_networks import images, residual_network, write
 
 
@@ -57,6 +61,34 @@ def test_a_target_that_is_not_there(built: Path, tmp_path: Path) -> None:
     done = run(built / "snn.onnx", "--to", "loihi", "-o", tmp_path / "out")
     assert (done.exit_code, listing(tmp_path)) == (2, [])
     assert "there is no target 'loihi'. There is: weights." in done.stderr
+
+
+@dataclass(frozen=True)
+class Names(Target):
+    """The labels of the neurons."""
+
+    name: ClassVar[str] = "names"
+    carries: ClassVar[str] = "labels"
+    loses: ClassVar[str] = "all else"
+    proved: ClassVar[str] = "nothing"
+
+    def refusals(self, network: Layout) -> list[Refusal]:
+        return []
+
+    def write(self, network: Layout, folder: Path) -> None:
+        (folder / "names.txt").write_text(" ".join(neuron.name for neuron in network.neurons))
+
+
+def test_a_target_is_added_by_its_class_and_a_name(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pascalc.export.TARGETS", (*TARGETS, Names))
+    assert run(built / "snn.onnx", "--to", "names", "-o", tmp_path / "out").exit_code == 0
+    assert (tmp_path / "out" / "names.txt").read_text() == "stem left join deep hidden"
+    assert "names: The labels of the neurons." in run("--list").stdout
+    done = run(built / "snn.onnx", "--to", "names", "-o", tmp_path / "more", "--data", built / "data.npz")
+    assert (done.exit_code, listing(tmp_path)) == (2, ["out", "out/names.txt"])
+    assert "the target 'names' takes no data. --data belongs to --to weights." in done.stderr
 
 
 @pytest.mark.parametrize(

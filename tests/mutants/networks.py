@@ -69,6 +69,14 @@ def _(b: Network) -> dict[str, str]:
     return {"y": b.gemm(b.qcfs(b.gemm(x, "fc5", (8, 8)), "third", 8), "fc6", (8, 4))}
 
 
+@network("the input joins a train")
+def _(b: Network) -> dict[str, str]:
+    image = b.image(6)
+    x = b.qcfs(b.gemm(image, "fc1", (6, 12)), "stem", 4, 1.5)
+    x = b.node("Add", [b.gemm(x, "fc2", (12, 8)), b.gemm(image, "side", (6, 8))], "join")
+    return {"y": b.gemm(b.qcfs(x, "second", 4), "fc3", (8, 4))}
+
+
 @network("Softmax in the middle and in the end")
 def _(b: Network) -> dict[str, str]:
     x = b.node("Softmax", [b.gemm(_stem(b), "fc2", (12, 8))], "inner", axis=1)
