@@ -79,6 +79,23 @@ def array_for(name: str, names: Sequence[str], arrays: Collection[str], path: Pa
 HINT = "Save it with numpy.savez(path, x=images_as_the_model_wants_them, y=labels); several inputs by their names."
 
 
+def check_input(value: onnx.ValueInfoProto, path: Path | None) -> None:
+    """Whether samples can be given to a network's input.
+
+    Raises:
+        CompileError: it has no type, no rank, or no axis for the samples.
+    """
+    tensor = value.type.tensor_type
+    if not tensor.elem_type or not tensor.HasField("shape"):
+        raise CompileError(f"the network's input '{value.name}' has no type or no rank, so no data fits it", file=path)
+    if not tensor.shape.dim:
+        raise CompileError(
+            f"the network's input '{value.name}' is one number for all samples, and data is given sample by sample",
+            file=path,
+            hint="Export the network with that number as a constant, or with one for each sample.",
+        )
+
+
 def check_fit(
     shape: Sequence[int], dtype: np.dtype[np.generic], key: str, value: onnx.ValueInfoProto, path: Path
 ) -> None:
@@ -87,9 +104,8 @@ def check_fit(
     Raises:
         CompileError: another type or shape than the input's, or no samples.
     """
+    check_input(value, path)
     tensor = value.type.tensor_type
-    if not tensor.elem_type or not tensor.HasField("shape"):
-        raise CompileError(f"the network's input '{value.name}' has no type or no rank, so no data fits it", file=path)
     wanted = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
     sample = "x".join("*" if d is None else str(d) for d in dims[1:])

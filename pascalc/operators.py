@@ -177,5 +177,16 @@ TABLE: dict[str, Row] = {
 
 
 def operator(node: gs.Node) -> Row:
-    """The row of a node's operator; that of an operator of another domain, or without a row, knows nothing."""
-    return TABLE.get(node.op, UNKNOWN) if not node.domain else UNKNOWN
+    """The row of a node's operator; that of an operator of another domain, or without a row, knows nothing.
+
+    Nor is anything known of a BatchNormalization whose mean or variance is computed: by itself, from the batch, or
+    before it. It is another operator in all but the name.
+    """
+    if node.domain or (node.op == "BatchNormalization" and not _is_affine(node)):
+        return UNKNOWN
+    return TABLE.get(node.op, UNKNOWN)
+
+
+def _is_affine(node: gs.Node) -> bool:
+    """Whether a BatchNormalization has a mean and a variance that are constants."""
+    return not node.attrs.get("training_mode", 0) and all(isinstance(t, gs.Constant) for t in node.inputs[3:5])

@@ -193,7 +193,7 @@ class _Builder:
         if bound is Bound.BOUNDED:
             return parts[0]
         attrs = {k: abs(v) if k in ("alpha", "beta") else v for k, v in node.attrs.items()}
-        if is_operator(node, "BatchNormalization"):
+        if bound is Bound.PRODUCTS and is_operator(node, "BatchNormalization"):
             mean = self._constant(node.inputs[3], -np.abs(node.inputs[3].values))  # |x| - (-|mean|)
             return self._node(node.op, [*parts, mean, node.inputs[4]], tensor, attrs)
         if bound is Bound.PRODUCTS:

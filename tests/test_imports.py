@@ -58,7 +58,7 @@ ALLOWED = {
     "neurons": "activations errors graph ops passes pipeline",
     "network": "energy errors graph linear neurons ops timing",
     "verifier": (
-        "activations answers codes errors files folding graph linear metadata modelfile neurons operators "
+        "activations answers codes data errors files folding graph linear metadata modelfile neurons operators "
         "ops passes pipeline probes rounding runtime stream tables timing workers"
     ),
     "evaluator": "answers errors folding graph modelfile neurons rates rounding runtime stream workers",

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from pascalc.data import check_input
 from pascalc.errors import CompileError
 from pascalc.graph import Array, Model, is_constant, is_operator
 from pascalc.stream import SampleStream, hold
@@ -30,10 +31,14 @@ def random_inputs(model: Model, count: int, rng: np.random.Generator) -> SampleS
 
     Floats are normal, each sample with a scale of its own from 1/4 to 256, half of them without sign, like images.
     Integers that index the rows of a table are rows of it; other bytes take all their values, other integers 0 and 1.
+
+    Raises:
+        CompileError: an input has no axis for samples, or too many numbers.
     """
     tensors = {t.name: t for t in model.graph.inputs}
     inputs = {}
     for value in model.interface_inputs:
+        check_input(value, model.file)
         tensor = value.type.tensor_type
         dims = [d.dim_value if d.HasField("dim_value") else _OPEN for d in tensor.shape.dim]
         shape = (count, *dims[1:])
@@ -89,7 +94,8 @@ def random_levels(shape: tuple[int, ...], levels: int, rng: np.random.Generator)
     uniform = rng.integers(0, levels, shape, np.int16, endpoint=True)
     if not uniform.size:
         return uniform
-    for index, sample in enumerate(uniform):
+    for index in range(len(uniform)):
+        sample = uniform[index, ...]  # a view, where there is one number a sample, too
         kind = rng.choice(4, p=(0.5, 0.15, 0.25, 0.1)) if index else 0
         if kind == 1:
             sample *= rng.random(sample.shape) < 0.1

@@ -81,12 +81,12 @@ class RunsOnData:
         if not seen and part is None:
             return  # it is a problem already
         watched, fed = trials.watch(seen, {}), {}
-        levels, computed = trials.given(own, reference, watched, seen)
+        trial = trials.observed(feeds, own, reference, watched, seen)
         if not seen:
-            fed = trials.fed(levels, computed)
+            fed = trials.fed(trial.levels, trial.given)
             seen = trials.part_by_part(feeds, fed)
             watched = trials.watch(seen, fed)
-        trial = replace(trials.expected(feeds, levels, computed), watched=watched, seen=seen, fed=fed, samples=0)
+        trial = replace(trial, watched=watched, seen=seen, fed=fed, samples=0)
         if part is not None:
             trial = replace(trial, samples=part.stop - part.start, start=part.start, own=own)
         trials.compare(feeds, trial)

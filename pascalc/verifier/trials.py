@@ -52,6 +52,14 @@ class Trials:
                     node=name,
                     hint="Export the network without sequences inside: with Split, Gather and Concat.",
                 )
+        for layer in self.found.layers:
+            if not values[layer.after].ndim:
+                raise CompileError(
+                    "its activation is one number for all samples, of which there is no spike count a sample",
+                    file=self.source.path,
+                    node=layer.check.name,
+                    hint="Export the network with the samples apart: reduce all axes but the first.",
+                )
         self.source.learn(values)
         return values
 
@@ -94,21 +102,46 @@ class Trials:
             seen.pop(name, None)
         return watched
 
-    def given(
-        self, own: Values, reference: Values, watched: Mapping[str, Watched], seen: Values
+    def observed(
+        self, feeds: Values, own: Values, reference: Values, watched: Mapping[str, Watched], seen: Values
+    ) -> Trial:
+        """What the source makes of what was seen in the compiled network, with nothing of that beside it yet.
+
+        Sizes may depend on values (NonZero, Compress), and are other ones where counts are. Where the source cannot
+        take them they make no sense either, and only what has the source's own sizes is given to it.
+        """
+        given = self._given(own, reference, watched, seen)
+        try:
+            return self.expected(feeds, *given)
+        except CompileError:
+            of_one_size = self._given(own, reference, watched, seen, any_size=False)
+            if all(a[n].shape == b[n].shape for a, b in zip(given, of_one_size, strict=True) for n in a):
+                raise
+            return self.expected(feeds, *of_one_size)
+
+    def _given(
+        self,
+        own: Values,
+        reference: Values,
+        watched: Mapping[str, Watched],
+        seen: Values,
+        any_size: bool = True,
     ) -> tuple[Values, Values]:
         """What the source's stretches are given: what was seen in the compiled network; the source's own where that
         makes no sense."""
+
+        def fits(value: Array, like: Array) -> bool:
+            return value.shape == like.shape or (any_size and value.ndim == like.ndim)
+
         levels = {x.after: _as_counts(x, own[x.after]) for x in self.found.layers}
         for layer in self.found.layers:
             counts = watched[layer.after].counts
-            if counts is not None and counts.shape == own[layer.after].shape and np.all(counts >= 0):
+            if counts is not None and fits(counts, own[layer.after]) and np.all(counts >= 0):
                 levels[layer.after] = counts
         computed = {}
         for name in (n for x in self.found.computed for n in x.outputs):
-            value = seen.get(name, reference[name])
-            fits = (value.dtype, value.shape) == (reference[name].dtype, reference[name].shape)
-            computed[name] = value if fits else reference[name]
+            value, like = seen.get(name, reference[name]), reference[name]
+            computed[name] = value if value.dtype == like.dtype and fits(value, like) else like
         return levels, computed
 
     def fed(self, levels: Values, computed: Values) -> Values:
