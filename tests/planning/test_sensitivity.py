@@ -91,6 +91,32 @@ def test_steps_that_cannot_be_reached(search: Search) -> None:
         search.at_most(0.5)
 
 
+def test_the_fewest_steps_are_reached_and_not_exceeded(search: Search) -> None:
+    fewest = dict.fromkeys(search.network.labels, 1)
+    least = search.steps(fewest)
+    for target in (least, np.nextafter(least, np.inf), 1.0001 * least):
+        assert search.at_most(target) == fewest
+    with pytest.raises(CompileError, match=r"cannot be reached: .* Give at least \d"):
+        search.at_most(np.nextafter(least, 0))
+    for plan, target in zip(search._plans(np.linspace(least, 40, 200)), np.linspace(least, 40, 200), strict=True):
+        assert search.steps(plan) <= target
+
+
+@pytest.mark.parametrize(("levels", "layers"), [(8, 1), (8, 3), (8, 5), (1, 2)])
+def test_every_plain_network_has_a_plan_for_a_budget(tmp_path: Path, levels: int, layers: int) -> None:
+    net = Net()
+    z = net.input("x", 2, 6, 6)
+    for index in range(layers):
+        z = net.qcfs(net.conv(z, 2 if index == 0 else 6, 6), f"act{index}", levels)
+    net.dense(net.flatten(z), 6 * 36, 4)
+    source = write(net.model(), tmp_path / "plain.onnx")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", x=rng.normal(size=(40, 2, 6, 6)).astype(np.float32))
+    for budget in (0.0, 0.01, 0.999):
+        plan = pascalc.plan(source, budget=budget, calibration=tmp_path / "x.npz")
+        assert plan.after.paper <= plan.before.paper
+
+
 def test_the_frontier_ends_with_the_source(search: Search) -> None:
     steps = [candidate.steps for candidate in search.frontier]
     assert steps == sorted(steps)
