@@ -59,6 +59,6 @@ def __getattr__(name: str) -> Any:
     module, attribute = _LAZY[name]
     found = getattr(import_module(module), attribute)
     if callable(found):
-        found = import_module("pascalc.entry").entry(found)
+        found = import_module("pascalc.entry").entry(name, found)
     globals()[name] = found
     return found

@@ -100,7 +100,8 @@ def compile_model(
         steps: the time steps T of neuron models that leave them free ("if").
         schedule: "unrolled" steps through time; "collapsed" lets neurons hand over spike counts, so that every layer
             runs once.
-        stop_after: the name of the last pass to run; the network is written as it is then.
+        stop_after: the name of the last pass to run; the network is written as it is then. The passes that apply
+            ``levels``, ``correction`` and ``dynamic_batch`` cannot be left out.
         dump_ir: a folder for the network as ONNX text after every pass.
         levels: other levels L for the activations of these labels; or a plan of them, which the file then carries for
             ``pascalc report``; or what `pascalc.plan` gives, a plan with its correction, of which both are applied.
@@ -111,14 +112,14 @@ def compile_model(
         dynamic_batch: give the spiking network a dynamic batch where the source's is fixed, if that is safe.
 
     Raises:
-        CompileError: the source cannot be compiled, two corrections were given, or the output cannot be written. No
-            output is left then.
+        CompileError: the source cannot be compiled, two corrections were given, or one that was fitted at other levels,
+            ``stop_after`` leaves out what was asked for, or the output cannot be written. No output is left then.
     """
     read = source if isinstance(source, Source) or save_ann is None else Source(source)  # twice, for the ANN
     source = Path(source)
     if schedule not in SCHEDULES:
         raise CompileError(f"there is no schedule '{schedule}'", file=source, hint=f"There is: {', '.join(SCHEDULES)}.")
-    passes = SCHEDULES[schedule](neuron_model(neuron, {"steps": steps}))
+    passes: Sequence[Pass] = SCHEDULES[schedule](neuron_model(neuron, {"steps": steps}))
     output = default_output(source) if output is None else Path(output)
     ann = None if save_ann is None else Path(save_ann)
     check_output(source, output)
@@ -135,13 +136,15 @@ def compile_model(
     changes: list[Pass] = [] if levels is None else [AnnotateAl(levels)]
     changes += [] if correction is None else [correction]
     changes += [FreeBatch()] if dynamic_batch else []
+    passes = _with(changes, passes)
+    _refuse_stop_before(changes, passes, stop_after)
     model = network_of(read)
     _refuse_other_bodies(model)
     timing = pipeline.Timing()
     observers: list[pipeline.Observer] = [timing]
     if dump_ir is not None:
         observers.append(pipeline.Dump(Path(dump_ir)))
-    established = pipeline.run(model, _with(changes, passes), observers, stop_after)
+    established = pipeline.run(model, passes, observers, stop_after)
     found = neurons(model)
     if not found and QCFS in established:
         _refuse_without_neurons(model)
@@ -150,7 +153,7 @@ def compile_model(
         model.metadata[PLAN_KEY] = plan.to_json()
     for key in (ANN_DIGEST, CORRECTION):  # of the source, which may be a compiled file
         model.metadata.pop(key, None)
-    if correction is not None and any(name == correction.name() for name, _, _ in timing.rows):
+    if correction is not None:
         model.metadata[CORRECTION] = correction.method
     networks = [(model, output)]
     if ann is not None:
@@ -177,6 +180,18 @@ def _levels(given: object) -> tuple[Mapping[str, int] | None, Plan | None, Corre
 def _with(changes: Sequence[Pass], passes: Sequence[Pass]) -> list[Pass]:
     """The passes with those that were asked for, where activations have just become explicit."""
     return [*passes[: len(ANALYSIS)], *changes, *passes[len(ANALYSIS) :]]
+
+
+def _refuse_stop_before(changes: Sequence[Pass], passes: Sequence[Pass], stop_after: str | None) -> None:
+    """A network that is written before what was asked for is applied would say that it was."""
+    names = [step.name() for step in passes]
+    last = names.index(stop_after) if stop_after in names else len(names)
+    left_out = [change.name() for change in changes if change.name() in names[last + 1 :]]
+    if left_out:
+        raise CompileError(
+            f"to stop after {stop_after} leaves out what was asked for: {', '.join(left_out)}",
+            hint=f"Give stop_after (--stop-after) {left_out[-1]}, or a later pass.",
+        )
 
 
 def _ann(source: Network, changes: Sequence[Pass]) -> Model:

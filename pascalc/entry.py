@@ -1,4 +1,4 @@
-"""Where the Python API is entered: what has to be a path is one, or is refused with the way to one."""
+"""Where the Python API is entered: values are of the kind that they are annotated as, or are refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import onnx
@@ -15,49 +16,104 @@ import onnx
 from pascalc.al.plan import Plan
 from pascalc.errors import CompileError
 
+#: What a hint takes besides itself: NumPy's numbers, and whole ones as numbers. Never bool, but as itself.
+_TAKES: dict[Any, tuple[type, ...]] = {
+    int: (int, np.integer),
+    float: (float, int, np.floating, np.integer),
+    bool: (bool, np.bool_),
+}
+#: What hints are called in messages, one and several; a union goes by the first that it has.
+_KINDS: dict[Any, tuple[str, str]] = {
+    Path: ("a path", "paths"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    bool: ("True or False", "True or False"),
+    str: ("text", "texts"),
+}
 
-def entry(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with a look at those of its arguments that are annotated as paths.
+
+def entry(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function by its public name, with a look at its arguments; NumPy's numbers become Python's.
 
     Raises:
-        CompileError: one of them is none; raised by the function that is returned.
+        CompileError: one is not of the kind that it is annotated as; raised by the function that is returned.
+        TypeError: as Python raises it, for a call that does not fit the function; likewise.
     """
     signature = inspect.signature(function)
-    types = {name: _types(hint) for name, hint in get_type_hints(function).items()}
-    paths = {name: found for name, found in types.items() if Path in found}
+    hints = {parameter: hint for parameter, hint in get_type_hints(function).items() if parameter != "return"}
 
     @wraps(function)
     def entered(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs).arguments
-        for name in paths.keys() & given.keys():
-            _check(name, given[name], paths[name])
-        return function(*args, **kwargs)
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            verb = "" if str(error).startswith(("got", "missing")) else "got "
+            raise TypeError(f"{name}() {verb}{error}") from None
+        for parameter, value in given.arguments.items():
+            _check(parameter, value, _alternatives(hints[parameter]))
+            given.arguments[parameter] = _plain(value)
+        return function(*given.args, **given.kwargs)
 
     return entered
 
 
-def _types(hint: Any) -> set[Any]:
-    """The types that a hint is made of, itself included: those of a union, a collection and what is in it."""
-    if isinstance(hint, list):  # what a Callable takes
-        return set()
-    return {hint, get_origin(hint)}.union(*map(_types, get_args(hint)))
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The hints of a union, or the one."""
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
 
 
-def _check(name: str, value: object, types: set[Any]) -> None:
-    if (value is None and type(None) in types) or (isinstance(value, Plan) and Plan in types):
-        return
-    several = Sequence in types
-    if several and isinstance(value, Sequence) and not isinstance(value, str):
-        wrong = [item for item in value if not _is_path(item)]
-    else:
-        wrong = [] if _is_path(value) and not several else [value]
-    if wrong:
-        kind = "a list of paths" if several else "a path"
-        raise CompileError(f"'{name}' must be {kind}, not {type(wrong[0]).__name__}", hint=_way(wrong[0]))
+def _check(name: str, value: object, hints: Sequence[Any]) -> None:
+    if any(get_origin(hint) is Mapping for hint in hints) or _fits(value, hints):
+        return  # who reads a mapping judges what is in it
+    items = next((_alternatives(*get_args(hint)) for hint in hints if get_origin(hint) is Sequence), None)
+    if items is None:
+        raise _refusal(name, _kind(hints, 0), value, hints)
+    wrong = value
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        wrong = next(item for item in value if not _fits(item, items))
+    raise _refusal(name, f"a list of {_kind(items, 1)}", wrong, items)
 
 
-def _is_path(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, os.PathLike) and isinstance(value.__fspath__(), str))
+def _fits(value: object, hints: Sequence[Any]) -> bool:
+    return any(_is(value, hint) for hint in hints)
+
+
+def _is(value: object, hint: Any) -> bool:
+    """Whether a value is what one hint says."""
+    if hint is Path:
+        return isinstance(value, os.PathLike) and isinstance(value.__fspath__(), str)
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if get_origin(hint) is Sequence:
+        items = _alternatives(*get_args(hint))
+        return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(x, items) for x in value)
+    if isinstance(value, bool) and hint is not bool:
+        return False
+    return isinstance(value, _TAKES.get(hint, get_origin(hint) or hint))
+
+
+def _kind(hints: Sequence[Any], number: int) -> str:
+    """What a value should have been, in words."""
+    known = [kind for kind in _KINDS if kind in hints]
+    if known:
+        return _KINDS[known[0]][number]
+    if get_origin(hints[0]) is Literal:
+        return " or ".join(map(repr, get_args(hints[0])))
+    return "a function" if get_origin(hints[0]) is Callable else f"a {hints[0].__name__}"
+
+
+def _refusal(name: str, kind: str, value: object, hints: Sequence[Any]) -> CompileError:
+    hint = _way(value) if Path in hints else ""
+    return CompileError(f"'{name}' must be {kind}, not {type(value).__name__}", hint=hint)
+
+
+def _plain(value: Any) -> Any:
+    """The value with NumPy's scalars as Python's."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _way(value: object) -> str:

@@ -39,7 +39,7 @@ class AnnotateAl(Pass):
         nodes = {node.attrs["label"]: node for node in model.graph.nodes if is_activation(node)}
         unknown = [name for name in self.levels if name not in nodes]
         if unknown:
-            near = difflib.get_close_matches(unknown[0], nodes, n=1, cutoff=0)
+            near = difflib.get_close_matches(str(unknown[0]), nodes, n=1, cutoff=0)
             raise CompileError(
                 f"the plan names {', '.join(map(repr, unknown))}, which is no QCFS activation of this network",
                 file=model.file,

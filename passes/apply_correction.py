@@ -8,7 +8,7 @@ numbers are is decided in pascalc/planning/correction.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,11 +35,13 @@ class ApplyCorrection(Pass):
             ``[C, 1, ...]``.
         thresholds: by label, the new theta > 0, shaped likewise.
         method: how they were found, in words, for the file's metadata.
+        levels: by label, the L that they were found at; elsewhere they mean nothing.
     """
 
     shifts: Mapping[str, Values]
     thresholds: Mapping[str, Values]
     method: str = "shifts and thresholds that were given"
+    levels: Mapping[str, int] = field(default_factory=dict)
 
     requires: ClassVar[frozenset[Fact]] = frozenset({QCFS})
 
@@ -49,6 +51,15 @@ class ApplyCorrection(Pass):
             if name not in nodes:
                 raise CompileError(
                     f"the correction names '{name}', which is no QCFS activation of this network", file=model.file
+                )
+        for name, fitted in self.levels.items():
+            if name in nodes and nodes[name].attrs["levels"] != fitted:
+                levels = nodes[name].attrs["levels"]
+                raise CompileError(
+                    f"the correction was fitted at L = {fitted}, and the network is compiled at {levels}",
+                    file=model.file,
+                    node=name,
+                    hint="Fit one at these levels, or compile at those of the correction.",
                 )
         for name, threshold in self.thresholds.items():
             if not np.all(np.isfinite(threshold)) or not np.all(threshold > 0):

@@ -393,6 +393,81 @@ def test_what_is_no_path_is_refused_wherever_the_api_is_entered(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "wrong"),
+    [
+        ("compile.steps", "a whole number", [2.5, "4", True, np.float64(4)]),
+        ("compile.neuron", "text", [1, None, b"if"]),
+        ("compile.dynamic_batch", "True or False", [1, "yes", None]),
+        ("compile.correction", "a Correction", ["mean shift", {}]),
+        ("plan.clusters", "a whole number", [2.0, "2", True]),
+        (
+            "plan.levels",
+            "a list of whole numbers",
+            [np.array([8, 4]), 8, {8: 4}, {8, 4}, "84", [8.5, 4], [True], [None]],
+        ),
+        ("plan.budget", "a number", ["1%", False, [0.1], np.array(0.1)]),
+        ("plan.steps", "a number", ["2", True]),
+        ("plan.batch", "a whole number", [2.5, "3", None]),
+        ("plan.workers", "a whole number", ["2", 1.5]),
+        ("plan.dask", "text", [1]),
+        ("plan.progress", "a function", ["yes"]),
+        ("verify.limit", "a whole number", ["8"]),
+        ("verify.seed", "a whole number", [0.5]),
+        ("evaluate.kernels", "'native' or 'numpy'", ["cuda", 1]),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_wherever_the_api_is_entered(
+    name: str, kind: str, wrong: list[Any], folder: Path, tmp_path: Path
+) -> None:
+    function, parameter = name.split(".")
+    model, data = folder / "model.onnx", folder / "data.npz"
+    paths: dict[str, tuple[Any, ...]] = {
+        "compile": (model, tmp_path / "o.onnx"),
+        "plan": (model,),
+        "verify": (model, folder / "snn.onnx", data),
+        "evaluate": (model, data),
+    }
+    for value in wrong:
+        with pytest.raises(pascalc.CompileError) as caught:
+            getattr(pascalc, function)(*paths[function], **{parameter: value})
+        assert str(caught.value).startswith(f"'{parameter}' must be {kind}, not ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy_are_numbers(folder: Path, tmp_path: Path) -> None:
+    model, data, out = folder / "model.onnx", folder / "data.npz", tmp_path / "o.onnx"
+    options = {"clusters": np.int64(2), "levels": [np.uint8(4), np.int32(1)], "batch": np.int16(7)}
+    planned = pascalc.plan(model, calibration=data, **options)
+    assert planned == pascalc.plan(model, calibration=data, clusters=2, levels=(4, 1), batch=7)
+    pascalc.plan(model, calibration=data, steps=np.float32(2.5), correct=np.False_)
+    pascalc.plan(model, calibration=data, steps=np.int64(3))
+    given = {"stem": np.int64(2), "left": 2}
+    found = pascalc.compile(model, out, neuron="if", steps=np.int64(4), levels=given).network.neurons
+    assert [n.levels for n in found][:2] == [2, 2]
+    for levels, message in (
+        ({0: 2}, "the plan names 0"),
+        ({None: 2}, "the plan names None"),
+        ({"stem": np.True_}, "got True"),
+        ({"stem": np.float32(2)}, "got 2.0"),
+    ):
+        with pytest.raises(pascalc.CompileError, match=message):
+            pascalc.compile(model, out, levels=levels)
+
+
+def test_calls_that_do_not_fit_read_as_those_of_python(folder: Path) -> None:
+    model = folder / "model.onnx"
+    calls: list[tuple[Callable[[], Any], str]] = [
+        (lambda: pascalc.compile(model, clusters=3), r"compile\(\) got an unexpected keyword argument 'clusters'"),
+        (lambda: pascalc.compile(model, source=model), r"compile\(\) got multiple values for argument 'source'"),
+        (lambda: pascalc.inspect(model, model), r"inspect\(\) got too many positional arguments"),
+        (lambda: pascalc.evaluate(model), r"evaluate\(\) missing a required argument: 'data'"),
+    ]
+    for call, message in calls:
+        with pytest.raises(TypeError, match=f"^{message}$"):
+            call()
+
+
 def test_every_path_of_the_api_is_known_as_one(folder: Path) -> None:
     with pytest.raises(pascalc.CompileError, match="'shards' must be a list of paths, not str"):
         pascalc.plan_by_metric(folder / "model.onnx", 2, shards=str(folder / "model.onnx"))

@@ -203,6 +203,12 @@ def test_options_that_do_not_go_together(options: dict[str, Any], message: str, 
     with pytest.raises(CompileError, match=message) as caught:
         pascalc.compile(folder / "source.onnx", folder / "refused.onnx", **options)
     assert caught.value.hint or "255" in message
+
+
+@pytest.mark.parametrize("options", [{"neuron": "if"}, {"steps": 4}])
+def test_a_missing_option_is_named_as_in_python_and_on_the_command_line(options: dict[str, Any], folder: Path) -> None:
+    with pytest.raises(CompileError, match=r"steps \(--steps\)"):
+        pascalc.compile(folder / "source.onnx", folder / "refused.onnx", **options)
     assert not (folder / "refused.onnx").exists()
 
 

@@ -30,11 +30,13 @@ def neuron_model(name: str, options: Mapping[str, Any]) -> NeuronModel:
         having = [other.name for other in NEURON_MODELS.values() if option in {f.name for f in fields(other)}]
         raise CompileError(
             f"the neuron model '{name}' has no {option} to choose: {model.summary()[0].lower()}{model.summary()[1:]}",
-            hint=f"--{option} belongs to --neuron {', '.join(having)}." if having else "",
+            hint=f"{option} (--{option}) belongs to neuron (--neuron) {', '.join(having)}." if having else "",
         )
     for option, field in known.items():
         if option not in given and field.default is MISSING:
-            raise CompileError(f"the neuron model '{name}' needs a number of {option}", hint=f"Give --{option}.")
+            raise CompileError(
+                f"the neuron model '{name}' needs a number of {option}", hint=f"Give {option} (--{option})."
+            )
     return model(**given)
 
 

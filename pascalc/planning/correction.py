@@ -100,7 +100,7 @@ class Correction:
         """The correction as a pass of the compiler; None where none helps."""
         if self.method == "none":
             return None
-        return ApplyCorrection(self.setting.shifts, self.setting.thresholds, self.method)
+        return ApplyCorrection(self.setting.shifts, self.setting.thresholds, self.method, self.setting.levels)
 
 
 def fit(

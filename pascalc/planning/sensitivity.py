@@ -181,11 +181,13 @@ class Search:
         """The plan of least total divergence for each T_eff, all from one dynamic programme.
 
         best[u] is the least divergence of the layers so far that takes at most u units; costs are rounded up, so no
-        target is exceeded.
+        target is exceeded. A target that only the rounding puts out of reach gets the fewest steps that there are.
 
         Raises:
             CompileError: even one level in every layer takes more than a target.
         """
+        fewest = dict.fromkeys(self.network.labels, 1)
+        least = self.steps(fewest)
         unit = max(targets) * len(self.layers) / _UNITS
         best, choices = np.zeros(_UNITS + 1), []
         for layer in self.layers:
@@ -199,13 +201,16 @@ class Search:
             choices.append((layer, [levels[row] for row in rows]))
         plans = []
         for target in targets:
-            units = math.floor(target * len(self.layers) / unit * (1 + 1e-12))
-            if not np.isfinite(best[units]):
-                least = self.steps({layer.name: 1 for layer in self.layers})
+            if target < least:
                 raise CompileError(
                     f"{target:g} effective time steps cannot be reached: one level in every layer takes {least:.2f}",
                     file=self.source,
+                    hint=f"Give at least {math.ceil(100 * least) / 100:.2f}.",
                 )
+            units = math.floor(target * len(self.layers) / unit * (1 + 1e-12))
+            if not np.isfinite(best[units]):
+                plans.append(fewest)
+                continue
             plan = {}
             for layer, chosen in reversed(choices):
                 plan[layer.name] = chosen[units]

@@ -162,6 +162,35 @@ def test_a_plan_made_with_a_correction_is_compiled_with_it(folder: Path) -> None
     assert not Path("two.onnx").exists()
 
 
+def test_a_correction_belongs_to_its_levels(folder: Path) -> None:
+    planned = pascalc.plan("model.onnx", plan="plan.json", calibration="data.npz", correct=True)
+    pascalc.compile("model.onnx", "same.onnx", levels=planned.levels, correction=planned.correction)
+    before = set(folder.iterdir())
+    for levels in ({"left": 2}, {"left": 1, "stem": 2}, None):
+        with pytest.raises(CompileError, match=r"the correction was fitted at L = ., and the network is compiled at"):
+            pascalc.compile("model.onnx", "o.onnx", levels=levels, correction=planned.correction, save_ann="a.onnx")
+    assert set(folder.iterdir()) == before
+
+
+def test_what_was_asked_for_is_not_stopped_before(folder: Path) -> None:
+    planned = pascalc.plan("model.onnx", plan="plan.json", calibration="data.npz", correct=True)
+    before = set(folder.iterdir())
+    for options, stop, left_out in (
+        ({"levels": planned}, "recognise-qcfs", "annotate-al, apply-correction"),
+        ({"levels": planned}, "annotate-al", "apply-correction"),
+        ({"levels": planned.plan, "save_ann": "a.onnx"}, "infer-shapes", "annotate-al"),
+        ({"levels": planned.plan, "dynamic_batch": True}, "annotate-al", "free-batch"),
+        ({"dynamic_batch": True}, "fold-constants", "free-batch"),
+    ):
+        with pytest.raises(CompileError, match=f"to stop after {stop} leaves out what was asked for: {left_out}. Give"):
+            pascalc.compile("model.onnx", "o.onnx", stop_after=stop, dump_ir="ir", **options)
+    assert set(folder.iterdir()) == before
+    pascalc.compile("model.onnx", "o.onnx", levels=planned, stop_after="apply-correction", save_ann="a.onnx")
+    for file in ("o.onnx", "a.onnx"):
+        assert {n.name: n.levels for n in inspect(file).neurons}["left"] == 1
+    pascalc.compile("model.onnx", "o.onnx", stop_after="infer-shapes", save_ann="a.onnx")
+
+
 def test_a_plan_in_memory_is_that_of_its_file(folder: Path) -> None:
     read = pascalc.plan("model.onnx", plan="plan.json", calibration="data.npz", correct=True)
     given = pascalc.plan("model.onnx", plan=Plan.read("plan.json"), calibration="data.npz", correct=True)

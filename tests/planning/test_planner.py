@@ -205,10 +205,12 @@ def test_what_is_not_corrected_does_not_say_so(folder: Path) -> None:
     assert "--save-ann" not in run("compile", model, "-o", snn, *options)
     assert "pascalc.correction" not in inspect(snn).metadata
     assert "says that it was corrected" not in run("verify", model, snn, "--no-trust", status=1)
-    # stopped before the correction
-    stopped = run("compile", model, "-o", snn, *options, "--correct", "--stop-after", "infer-shapes")
-    assert "--save-ann" not in stopped
-    assert "pascalc.correction" not in inspect(snn).metadata
+    # stopped before the correction, it would say so of a network that is not
+    stop = ["--correct", "--stop-after", "infer-shapes"]
+    refused = run("compile", model, "-o", folder / "stopped.onnx", *options, *stop, status=2)
+    assert "to stop after infer-shapes leaves out what was asked for: annotate-al, apply-correction." in refused
+    assert "Give stop_after (--stop-after) apply-correction, or a later pass." in refused
+    assert not (folder / "stopped.onnx").exists()
     # a compiled file is a source like any other, and it is not corrected anew
     run("compile", model, "-o", snn, *options, "--correct", "--schedule", "collapsed")
     assert "pascalc.correction" in inspect(snn).metadata

@@ -16,7 +16,7 @@ from pascalc.planning.adjustable import AdjustableNetwork, Setting, effects
 from pascalc.planning.sensitivity import Search, candidate_levels
 from pascalc.runtime import InferenceSession
 from pascalc.stream import open_samples
-from tests.small_networks import images, residual_network, write
+from tests.small_networks import Builder, images, residual_network, write
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,33 @@ def test_plans_are_the_best_of_all(search: Search) -> None:
 def test_steps_that_cannot_be_reached(search: Search) -> None:
     with pytest.raises(CompileError, match=r"0.5 effective time steps cannot be reached: .* takes \d"):
         search.at_most(0.5)
+
+
+def test_the_fewest_steps_are_reached_and_not_exceeded(search: Search) -> None:
+    fewest = dict.fromkeys(search.network.labels, 1)
+    least = search.steps(fewest)
+    for target in (least, np.nextafter(least, np.inf), 1.0001 * least):
+        assert search.at_most(target) == fewest
+    with pytest.raises(CompileError, match=r"cannot be reached: .* Give at least \d"):
+        search.at_most(np.nextafter(least, 0))
+    targets = np.linspace(least, 40, 200).tolist()
+    for plan, target in zip(search._plans(targets), targets, strict=True):
+        assert search.steps(plan) <= target
+
+
+@pytest.mark.parametrize(("levels", "layers"), [(8, 1), (8, 3), (8, 5), (1, 2)])
+def test_every_plain_network_has_a_plan_for_a_budget(tmp_path: Path, levels: int, layers: int) -> None:
+    b = Builder()
+    x = b.input("image", ["N", 2, 12, 12])
+    for index in range(layers):
+        x = b.qcfs(b.conv(x, f"conv{index}", (6 if index else 2, 6)), f"act{index}", levels)
+    source = write(b.model({"logits": b.gemm(b.node("Flatten", [x], "flat"), "fc", (864, 5))}), tmp_path / "plain.onnx")
+    np.savez(tmp_path / "data.npz", image=images(20))
+    search = Search(source, tmp_path / "data.npz")
+    for budget in (0.0, 0.01, 0.999):
+        assert search.within(budget).agreement >= 1 - budget
+    fewest = dict.fromkeys(search.network.labels, 1)
+    assert fewest in [candidate.levels for candidate in search.frontier]
 
 
 def test_the_frontier_ends_with_the_source(search: Search) -> None:
