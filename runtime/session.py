@@ -209,6 +209,12 @@ class InferenceSession:
                 model, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
             )
         except RUNTIME_ERRORS as error:
+            if self._kernels == "numpy" and "(tensor(double))" in str(error):
+                raise CompileError(
+                    "the network computes in float64, which the NumPy kernels of neurons do not know",
+                    file=self._file,
+                    hint="Native kernels run it: `eval` without --kernels numpy, `report` without data.",
+                ) from error
             message = f"onnxruntime cannot load the model: {_message(error)}"
             lacks_body = self._kernels == "native" and "is not a registered function/op" in message
             hint = "Where the file has no function body for a neuron, kernels='numpy' runs it." if lacks_body else ""

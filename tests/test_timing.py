@@ -241,16 +241,16 @@ CASES = [
 ]  # fmt: skip
 
 
-def type_of(tensor: gs.Tensor) -> TimeType:
+def type_of(model: Model, tensor: gs.Tensor) -> TimeType:
     """The time type of a tensor in an unrolled network of neurons of 4 levels."""
     node = producer(tensor)
     if is_ours(node, *OPERATORS):
-        return own_output(node, type_of(node.inputs[0]))
+        return own_output(node, type_of(model, node.inputs[0]))
     if is_constant(tensor) or tensor.is_empty():
         return Const()
     if isinstance(tensor.shape, list) and tensor.shape and str(tensor.shape[0]).endswith("*batch"):
         assert node is not None
-        return decide(node, tuple(type_of(t) for t in node.inputs)).output
+        return decide(model, node, tuple(type_of(model, t) for t in node.inputs)).output
     return Analog()
 
 
@@ -264,7 +264,7 @@ def test_rule(case: Case) -> None:
     told = [note.reason for note in model.notes if note.source == "unroll-time" and note.node == "op"]
     if case.expect in ("current", "spikes"):
         assert told == []
-        result = decide(node, tuple(type_of(t) for t in node.inputs)).output
+        result = decide(model, node, tuple(type_of(model, t) for t in node.inputs)).output
         assert type(result) is {"current": Current, "spikes": Spikes}[case.expect]
         assert result.steps == 4
     else:
@@ -310,5 +310,7 @@ def test_height_of_spikes(body: str, height: str) -> None:
     source = Case("", "spikes", BY_CHANNEL + body, constants=constants).source()
     model = compiled(source, PASSES)
     (node,) = (n for n in model.graph.nodes if n.name == "op")
-    assert decide(node, tuple(type_of(t) for t in node.inputs)).output == Spikes.of(THERMOMETER, 4, height)
+    assert decide(model, node, tuple(type_of(model, t) for t in node.inputs)).output == Spikes.of(
+        THERMOMETER, 4, height
+    )
     assert_same_outputs(source, model)

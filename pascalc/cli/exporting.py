@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pascalc.cli.group import Command
-from pascalc.cli.options import FILE, json_option
+from pascalc.cli.options import FILE, Output, json_option
 from pascalc.cli.output import show
 
 
@@ -29,7 +29,12 @@ def _list_targets(context: click.Context, parameter: click.Parameter, wanted: bo
 @click.argument("model", type=FILE, metavar="SNN.onnx")
 @click.option("--to", "name", required=True, metavar="TARGET", help="One of those that --list shows.")
 @click.option(
-    "-o", "--output", type=FILE, required=True, metavar="OUT", help="The folder to write; a new one, or an empty one."
+    "-o",
+    "--output",
+    type=Output("the folder"),
+    required=True,
+    metavar="OUT",
+    help="The folder to write; a new one, or an empty one.",
 )
 @click.option("--data", type=FILE, metavar="DATA", help="Inputs whose spike trains are written too, as for `eval`.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N of them [10].")
