@@ -219,12 +219,12 @@ def write_together(files: Sequence[tuple[Path, Chunks]]) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes ``path`` at the end of the block, with the mode of what was there; where the
-    block fails, nothing is left.
+    """A folder to write into, which becomes ``path`` at the end of the block, with the mode of the folder that was
+    there; where the block fails, nothing is left.
 
     Raises:
-        CompileError: ``path`` is something else than an empty folder, or its folder is missing or not writable; what
-            was there is untouched. An OSError in the block is told as one of writing ``path``.
+        CompileError: ``path`` is stdout or something else than an empty folder, or its folder is missing or not
+            writable; what was there is untouched. An OSError in the block is told as one of writing ``path``.
     """
     with unwinding():
         temporary = None

@@ -17,7 +17,7 @@ import onnxruntime.capi.onnxruntime_pybind11_state as bindings
 from numpy.typing import NDArray
 
 from pascalc.errors import CompileError
-from pascalc.ops import DOMAIN, MULTI_THRESHOLD
+from pascalc.ops import DOMAIN, MULTI_THRESHOLD, OPERATORS
 from pascalc.runtime.kernels import Events
 from pascalc.runtime.register import Recording, recording, register
 
@@ -209,7 +209,8 @@ class InferenceSession:
                 model, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
             )
         except RUNTIME_ERRORS as error:
-            if self._kernels == "numpy" and "(tensor(double))" in str(error):
+            typed = "tensor(double)" in str(error) and any(f"({name})" in str(error) for name in OPERATORS)
+            if self._kernels == "numpy" and typed:
                 raise CompileError(
                     "the network computes in float64, which the NumPy kernels of neurons do not know",
                     file=self._file,

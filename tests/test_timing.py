@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 import pytest
 
 from pascalc.codes import THERMOMETER
-from pascalc.graph import is_constant, is_ours, producer
+from pascalc.graph import Model, is_constant, is_ours, producer
 from pascalc.ops import OPERATORS
 from pascalc.passes import ANALYSIS
 from pascalc.passes.lower_neurons import LowerNeurons
@@ -161,7 +161,8 @@ CASES = [
          "ceil_mode = 1> (h)", "N,2,8,8"),
     Case("MaxPool", "the maximum of a sum", "[op] y = MaxPool <kernel_shape = [2, 2]> (c)"),
     Case("MaxPool", "the indices of its maxima",
-         "[op] y, i = MaxPool <kernel_shape = [2, 2]> (h)\n j = Identity (i)\n"),
+         "[op] p, i = MaxPool <kernel_shape = [2, 2]> (h)\n j = Cast <to = 1> (i)\n y = Add (p, j)"),
+    Case("MaxPool", "spikes", "[op] y, i = MaxPool <kernel_shape = [2, 2]> (h)\n j = Identity (i)\n"),
     Case("MaxPool", "different heights", BY_CHANNEL + "t = Transpose <perm = [0, 3, 1, 2]> (h)\n"
          "[op] y = MaxPool <kernel_shape = [2, 2]> (t)", constants=THETAS),
     Case("MaxPool", "different heights", BY_CHANNEL + "t = DepthToSpace <blocksize = 2> (h)\n"

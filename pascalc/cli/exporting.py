@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from pascalc.cli.group import Command
-from pascalc.cli.options import FILE, Output, json_option
+from pascalc.cli.options import FILE, json_option
 from pascalc.cli.output import show
+from pascalc.files import STDOUT
 
 
 def _list_targets(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -31,7 +32,7 @@ def _list_targets(context: click.Context, parameter: click.Parameter, wanted: bo
 @click.option(
     "-o",
     "--output",
-    type=Output("the folder"),
+    type=FILE,
     required=True,
     metavar="OUT",
     help="The folder to write; a new one, or an empty one.",
@@ -48,6 +49,7 @@ def export_command(
     """Write SNN.onnx for another engine or toolchain, as a folder."""
     from pascalc.export import export, target
 
+    output = STDOUT if str(output) == "-" else output
     export(model, target(name, {"data": data, "limit": limit}), output)
     files = {file.name: file.stat().st_size for file in sorted(output.iterdir())}
     text = f"{output}: {', '.join(f'{file} ({size:,} bytes)' for file, size in files.items())}"
