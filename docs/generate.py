@@ -130,7 +130,8 @@ def operators() -> str:
         parts.append(f"## {kind.capitalize()}")
         table = [_headings("what happens", "declined if")]
         for info in rules:
-            reasons = "; ".join(dict.fromkeys(_reasons(info.rule.__name__))) or "never"
+            more = [info.more] if info.more else []
+            reasons = "; ".join(dict.fromkeys([*_reasons(info.rule.__name__), *more])) or "never"
             table.append(_row(info.operator, info.doc, *_facts_of(info.row), reasons))
         parts.append("\n".join(table))
     parts += ["## Computed, not spiking", _COMPUTED_HEAD]

@@ -219,27 +219,33 @@ def write_together(files: Sequence[tuple[Path, Chunks]]) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes ``path`` at the end of the block; where the block fails, nothing is left.
+    """A folder to write into, which becomes ``path`` at the end of the block, with the mode of the folder that was
+    there; where the block fails, nothing is left.
 
     Raises:
-        CompileError: ``path`` is something else than an empty folder, or its folder is missing or not writable; what
-            was there is untouched. An OSError in the block is told as one of writing ``path``.
+        CompileError: ``path`` is stdout or something else than an empty folder, or its folder is missing or not
+            writable; what was there is untouched. An OSError in the block is told as one of writing ``path``.
     """
     with unwinding():
         temporary = None
         try:
+            if is_stdout(path):
+                raise CompileError("a folder cannot go to stdout", file=path, hint="Name a folder.")
             target = _resolved(path)
             if target.is_dir() and any(target.iterdir()):
                 hint = "Nothing was written; name a new folder, or an empty one."
                 raise CompileError("this folder has something in it", file=path, hint=hint)
             if target.exists() and not target.is_dir():
                 raise FileExistsError(errno.EEXIST, "this is a file, and a folder is to be written")
+            mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
             temporary = target.parent / f".pascalc.{secrets.token_hex(8)}"
-            temporary.mkdir()
+            temporary.mkdir(0o777 if mode is None else 0o700)
             yield temporary
             for file in temporary.iterdir():
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
+            if mode is not None:
+                temporary.chmod(mode)
             temporary.replace(target)
         except OSError as error:
             raise _not_written(path, error) from error

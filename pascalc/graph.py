@@ -135,6 +135,11 @@ class Model:
         """Whether the tensor is an output of the network."""
         return any(tensor is output for output in self.graph.outputs)
 
+    def uses_more(self, node: gs.Node) -> bool:
+        """Whether anything uses another output of the node than its first: the indices of maxima, a mask, statistics.
+        An output of the network is used."""
+        return any(tensor.outputs or self.is_output(tensor) for tensor in node.outputs[1:])
+
 
 def is_constant(tensor: gs.Tensor) -> bool:
     """Whether the tensor is an initializer."""
@@ -244,6 +249,28 @@ def sweep(model: Model) -> int:
         node.inputs.clear()
         node.outputs.clear()
     return len(dead)
+
+
+def sizes_hint(model: Model, tensor: gs.Tensor) -> str:
+    """The way out where the sizes of a tensor are not known: the input's, or those of the first operator behind which
+    they are lost."""
+    if all(is_sized(value) for value in model.graph.inputs):
+        before, stack = set[int](), [*tensor.inputs]
+        while stack:
+            node = stack.pop()
+            if id(node) not in before and not all(is_sized(t) for t in node.outputs):
+                before.add(id(node))
+                stack += [p for t in (*node.inputs, *captured(node)) for p in t.inputs]
+        for node in model.graph.nodes:
+            if id(node) in before:
+                name = node.name or node.outputs[0].name
+                return f"They are not known behind '{name}' ({node.op}), which no sizes can be inferred through."
+    return "Export the model with a fixed input size; only the batch may be free."
+
+
+def is_sized(tensor: gs.Tensor) -> bool:
+    """Whether the sizes of a sample are known."""
+    return tensor.shape is not None and all(isinstance(size, int) for size in tensor.shape[1:])
 
 
 def operators(model: Model) -> Counter[str]:

@@ -48,12 +48,22 @@ def output_channels(node: gs.Node) -> int:
     return int(weight[0] if is_operator(node, "Conv") or node.attrs.get("transB", 0) else weight[1])
 
 
-def check_convolution(model: Model, node: gs.Node) -> None:
-    """Whether the channels of a Conv or ConvTranspose fit together, as far as they are known; onnx does not look.
+def check_layer(model: Model, node: gs.Node) -> None:
+    """Whether the weight of a layer holds values, and the channels of a Conv or ConvTranspose fit together, as far as
+    they are known; onnx does not look.
 
     Raises:
-        CompileError: they do not.
+        CompileError: it does not, or they do not.
     """
+    if 0 in node.inputs[1].shape:
+        raise CompileError(
+            f"its weight {list(node.inputs[1].shape)} holds no values",
+            file=model.file,
+            node=node.name or node.outputs[0].name,
+            hint="Leave the layer out of the model.",
+        )
+    if not is_operator(node, "Conv", "ConvTranspose"):
+        return
     weight, shape, group = node.inputs[1].shape, node.inputs[0].shape, node.attrs.get("group", 1)
     inputs = weight[1] * group if is_operator(node, "Conv") else weight[0]
     reason = ""

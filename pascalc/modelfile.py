@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -89,6 +90,15 @@ def _load(data: bytes, path: Path) -> Model:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise CompileError(f"this is not a valid ONNX model: {first_line(error)}", file=path) from error
+    outputs = Counter(value.name for value in model.graph.output)
+    for name, times in outputs.items():
+        if times > 1:
+            raise CompileError(
+                f"the model lists this output {times} times",
+                file=path,
+                node=name,
+                hint="Export it with each output once.",
+            )
     interface = [v for v in model.graph.input if v.name not in weights]
     with _quiet():
         graph = gs.import_onnx(model)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pascalc import ops
 from pascalc.energy import Layer
 from pascalc.errors import CompileError
-from pascalc.graph import Model, is_constant, is_ours, producer
+from pascalc.graph import Model, is_constant, is_ours, producer, sizes_hint
 from pascalc.linear import fan_in, is_layer, macs, product_macs
 from pascalc.neurons import Neuron, is_neuron, neurons
 from pascalc.ops import NeuronModel, Pasc
@@ -205,8 +205,9 @@ class Layout:
                 what = "the shapes of this layer are" if layer.macs is None else "the number of its neurons is"
                 node = layer.neuron if layer.macs is not None else layer.node
                 name = None if node is None else node.name
-                hint = "Export the model with a fixed input size; only the batch may be free."
-                raise CompileError(f"{what} not known", file=self.model.file, node=name, hint=hint)
+                raise CompileError(
+                    f"{what} not known", file=self.model.file, node=name, hint=sizes_hint(self.model, layer.source)
+                )
 
 
 def layout(model: Model) -> Layout:
@@ -238,10 +239,10 @@ def layout(model: Model) -> Layout:
     rows = []
     for node in model.graph.nodes:
         if _is_product(node):
-            rows.append(_row(node, main.get(id(node)), fed.get(id(node)), types))
+            rows.append(_row(model, node, main.get(id(node)), fed.get(id(node)), types))
             feeds[id(node)] = Feed.of(rows[-1].source)
         elif id(node) in alone:
-            rows.append(_alone(found[id(node)], alone[id(node)], types))
+            rows.append(_alone(model, found[id(node)], alone[id(node)], types))
     return Layout(model, tuple(rows), tuple(found.values()), feeds, types)
 
 
@@ -255,19 +256,19 @@ def _is_product(node: gs.Node) -> bool:
     return is_layer(node) or product_macs(node) != 0
 
 
-def _data(node: gs.Node, types: Types) -> gs.Tensor:
+def _data(model: Model, node: gs.Node, types: Types) -> gs.Tensor:
     """What the operator reads: of its inputs the first that stays a train, else the first that is computed."""
     given = tuple(types.get(id(t), Const()) for t in node.inputs)
     with suppress(Declined):
-        given = decide(node, given).inputs
+        given = decide(model, node, given).inputs
     computed = [(t, kind) for t, kind in zip(node.inputs, given, strict=True) if not is_constant(t)]
     return next((t for t, kind in computed if isinstance(kind, Train)), computed[0][0])
 
 
-def _reads(node: gs.Node, types: Types) -> Reads:
+def _reads(model: Model, node: gs.Node, types: Types) -> Reads:
     """What the operator reads; where it gives no train, it is computed on the sum over time."""
     works = isinstance(types.get(id(node.outputs[0])), Train)
-    return Reads.of(types.get(id(_data(node, types)), Const()) if works else Analog())
+    return Reads.of(types.get(id(_data(model, node, types)), Const()) if works else Analog())
 
 
 def _fan_in(node: gs.Node) -> int:
@@ -310,8 +311,8 @@ def _sources(tensor: gs.Tensor) -> tuple[str, ...]:
     return tuple(dict.fromkeys(node.attrs["label"] for node in nodes if is_neuron(node)))
 
 
-def _row(node: gs.Node, own: Neuron | None, fed: Neuron | None, types: Types) -> LayerNode:
-    source, reads = _data(node, types), _reads(node, types)
+def _row(model: Model, node: gs.Node, own: Neuron | None, fed: Neuron | None, types: Types) -> LayerNode:
+    source, reads = _data(model, node, types), _reads(model, node, types)
     return LayerNode(
         name=_name(node),
         node=node,
@@ -329,9 +330,9 @@ def _row(node: gs.Node, own: Neuron | None, fed: Neuron | None, types: Types) ->
     )
 
 
-def _alone(neuron: Neuron, layer: gs.Node | None, types: Types) -> LayerNode:
-    source = neuron.node.inputs[0] if layer is None else _data(layer, types)
-    reads = Reads.of(types.get(id(source), Const())) if layer is None else _reads(layer, types)
+def _alone(model: Model, neuron: Neuron, layer: gs.Node | None, types: Types) -> LayerNode:
+    source = neuron.node.inputs[0] if layer is None else _data(model, layer, types)
+    reads = Reads.of(types.get(id(source), Const())) if layer is None else _reads(model, layer, types)
     return LayerNode(
         name=neuron.name,
         node=None,

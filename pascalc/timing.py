@@ -126,6 +126,7 @@ class RuleInfo:
     Attributes:
         kind: "linear", "per-step monotone", "join" or "shape"; a linear one declines infinite weights.
         doc: what happens to a train, in words.
+        more: why it is declined where another output than its first is used; empty where that is no reason.
     """
 
     operator: str
@@ -133,23 +134,24 @@ class RuleInfo:
     kind: str
     doc: str
     rule: Rule
+    more: str = ""
 
 
 #: By the name of the operator; one without a row has no rule.
 RULES: dict[str, RuleInfo] = {}
 
 
-def _rule(kind: str, doc: str, *operators: str) -> Callable[[Rule], Rule]:
+def _rule(kind: str, doc: str, *operators: str, more: str = "") -> Callable[[Rule], Rule]:
     def register(rule: Rule) -> Rule:
         for operator in operators:
-            RULES[operator] = RuleInfo(operator, TABLE[operator], kind, doc, rule)
+            RULES[operator] = RuleInfo(operator, TABLE[operator], kind, doc, rule, more)
         return rule
 
     return register
 
 
-def decide(node: gs.Node, types: Types) -> Decision:
-    """The decision for one node of the source's operators, given the types of its inputs.
+def decide(model: Model, node: gs.Node, types: Types) -> Decision:
+    """The decision for one node of the model, of the source's operators, given the types of its inputs.
 
     Raises:
         Declined: the node is to be computed on the sums over time.
@@ -164,6 +166,8 @@ def decide(node: gs.Node, types: Types) -> Decision:
         raise Declined(f"{node.op} has no spiking form")
     if not is_batched(node.outputs[0]):
         raise Declined("the first axis of its result is not the batch")
+    if info.more and model.uses_more(node):
+        raise Declined(info.more)
     decision = info.rule(node, types)
     if info.kind == "linear" and any(is_constant(t) and not _is_finite(t.values) for t in node.inputs):
         raise Declined("an infinite weight makes NaN of a step without spikes")
@@ -230,20 +234,20 @@ def time_types(model: Model) -> dict[int, TimeType]:
         elif captured(node):
             output = Analog()
         else:
-            output = _followed(node, given, unrolled)
+            output = _followed(model, node, given, unrolled)
         if unrolled and isinstance(output, (Train, Held)):
             _name_first_axis(node, output.steps)
         types.update((id(t), output) for t in node.outputs)
     return types
 
 
-def _followed(node: gs.Node, given: Types, unrolled: bool) -> TimeType:
+def _followed(model: Model, node: gs.Node, given: Types, unrolled: bool) -> TimeType:
     """What a standard operator makes of its inputs."""
     longest = max((t for t in given if isinstance(t, Train)), key=lambda train: train.steps, default=None)
     if unrolled and longest:  # shape inference knows of no time, so it does not see that the batch is in this axis
         _name_first_axis(node, longest.steps)
     try:
-        return decide(node, given).output
+        return decide(model, node, given).output
     except Declined:
         return longest.current if unrolled and longest else Analog()
 
@@ -422,6 +426,7 @@ def _pad(node: gs.Node, types: Types) -> Decision:
     "an OR of spikes in each step; on currents it is computed on the sums",
     "MaxPool",
     "GlobalMaxPool",
+    more="the indices of its maxima are used",
 )
 def _max_pool(node: gs.Node, types: Types) -> Decision:
     if not isinstance(types[0], Spikes):
@@ -430,8 +435,6 @@ def _max_pool(node: gs.Node, types: Types) -> Decision:
         raise Declined(f"the maximum of trains in {types[0].code.name} code is not their maximum in every step")
     if types[0].height == MIXED:
         raise Declined("the spikes that it compares may have different heights")
-    if len(node.outputs) > 1 and (node.outputs[1].outputs or not node.outputs[1].is_empty()):
-        raise Declined("the indices of its maxima are used")
     return Decision(types, types[0])
 
 
@@ -476,11 +479,9 @@ def _concat(node: gs.Node, types: Types) -> Decision:
     return Decision(wanted, Spikes.of(code, longest.steps, PER_CHANNEL if by_channel else MIXED))
 
 
-@_rule("shape", "the same type", "Identity", "Dropout")
+@_rule("shape", "the same type", "Identity", "Dropout", more="its mask is used")
 def _same(node: gs.Node, types: Types) -> Decision:
     data = types[0]
-    if len(node.outputs) > 1 and node.outputs[1].outputs:
-        raise Declined("its mask is used")
     if node.op == "Dropout" and has_tensor(node, 2) and not _is_zero(node.inputs[2]):
         raise Declined("in training mode it is random")
     return Decision(types, data)

@@ -35,7 +35,7 @@ class FoldBn(Pass):
         for node in list(model.graph.nodes):
             if not is_operator(node, "BatchNormalization"):
                 continue
-            reason = _why_not(node)
+            reason = _why_not(model, node)
             if reason:
                 model.note(self.name(), node.name or node.outputs[0].name, reason)
                 continue
@@ -51,10 +51,10 @@ class FoldBn(Pass):
         return count
 
 
-def _why_not(node: gs.Node) -> str:
+def _why_not(model: Model, node: gs.Node) -> str:
     if node.attrs.get("training_mode", 0):
         return "BatchNormalization in training mode depends on the batch"
-    if any(t.outputs for t in node.outputs[1:]):
+    if model.uses_more(node):
         return "the statistics of BatchNormalization are used elsewhere"
     if not all(is_constant(t) for t in node.inputs[1:5]):
         return "the parameters of BatchNormalization are not constants"

@@ -25,7 +25,7 @@ from pascalc import observed
 from pascalc.constants import CannotEvaluate, evaluate
 from pascalc.errors import CompileError
 from pascalc.graph import BATCH, Array, Model, has_tensor, is_constant, is_operator, set_input, sweep
-from pascalc.linear import check_convolution, is_layer
+from pascalc.linear import check_layer, is_layer
 from pascalc.modelfile import skeleton
 from pascalc.ops import DOMAIN, MAX_LEVELS
 from pascalc.passes.base import Pass
@@ -76,8 +76,8 @@ class InferShapes(Pass):
                 break
             proto, _ = skeleton(model)  # a reshape freed of its batch changes the shapes behind it
         for node in model.graph.nodes:
-            if is_operator(node, "Conv", "ConvTranspose") and is_layer(node):
-                check_convolution(model, node)
+            if is_layer(node):
+                check_layer(model, node)
         sweep(model)
         return rewrites
 
@@ -199,8 +199,12 @@ def _forget(proto: onnx.ModelProto) -> None:
     graphs = [proto.graph]
     while graphs:
         graph = graphs.pop()
+        given = {value.name: value for value in graph.input}
         for value in graph.output:
-            value.type.tensor_type.ClearField("shape")
+            if value.name in given:  # onnx believes the output
+                value.CopyFrom(given[value.name])
+            else:
+                value.type.tensor_type.ClearField("shape")
         del graph.value_info[:]
         graphs += [inner for node in graph.node for inner in subgraphs(node)]
 

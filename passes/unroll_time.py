@@ -33,7 +33,7 @@ from pascalc.activations import has_thresholds
 from pascalc.codes import UNIT
 from pascalc.constants import evaluate
 from pascalc.errors import CompileError
-from pascalc.graph import BATCH, Array, Model, NoteKind, captured, is_constant, set_input
+from pascalc.graph import BATCH, Array, Model, NoteKind, captured, is_constant, is_sized, set_input, sizes_hint
 from pascalc.passes.base import Pass
 from pascalc.passes.facts import NEURONS, SHAPES, TIME, Fact
 from pascalc.timing import Analog, Const, Current, Declined, Held, TimeType, Train, decide, own_output
@@ -97,7 +97,7 @@ class _Unroll:
             self.insertions += 1
         else:
             try:
-                decision = decide(node, types)
+                decision = decide(self.model, node, types)
             except Declined as reason:
                 self._computed(node, str(reason))
                 for index, kind in enumerate(types):
@@ -180,7 +180,7 @@ class _Unroll:
                 f"the sizes of '{tensor.name}' are not known, so that its constants cannot be dealt out to time steps",
                 file=self.model.file,
                 node=tensor.name,
-                hint="Export the model with a fixed input size; only the batch may be free.",
+                hint=sizes_hint(self.model, tensor),
             )
         return np.zeros([1, *tensor.shape[1:]], tensor.dtype)
 
@@ -228,6 +228,13 @@ class _Unroll:
     def _own(
         self, operator: ops.Operator, inputs: list[gs.Tensor], out: gs.Tensor, attrs: Mapping[str, int | str]
     ) -> gs.Node:
+        if 0 in (out.shape or []):
+            raise CompileError(
+                f"a train of the shape {out.shape} holds no values",
+                file=self.model.file,
+                node=out.name,
+                hint="Leave it out of the model, or compile with --schedule collapsed.",
+            )
         name = self.model.unique_name(f"{inputs[0].name}/{operator.name}")
         self.insertions += 1
         return gs.Node(operator.name, name, attrs=dict(attrs), inputs=inputs, outputs=[out], domain=ops.DOMAIN)
@@ -258,7 +265,7 @@ class _Unroll:
 
 def _has_sizes(tensor: gs.Tensor) -> bool:
     """Whether the sizes of a sample are known."""
-    return bool(tensor.shape) and all(isinstance(size, int) for size in tensor.shape[1:])
+    return bool(tensor.shape) and is_sized(tensor)
 
 
 def _share(values: Array, steps: int) -> Array:

@@ -43,7 +43,7 @@ def _output(model: Model, node: gs.Node, given: tuple[TimeType, ...]) -> TimeTyp
             raise _bug(model, node.name, message)
         return own_output(node, given[0])
     try:
-        decision = decide(node, given)
+        decision = decide(model, node, given)
     except Declined as reason:
         raise _bug(model, node.name, f"{node.op} gets a train, but {reason}") from reason
     if decision.inputs != given:

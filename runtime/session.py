@@ -17,7 +17,7 @@ import onnxruntime.capi.onnxruntime_pybind11_state as bindings
 from numpy.typing import NDArray
 
 from pascalc.errors import CompileError
-from pascalc.ops import DOMAIN, MULTI_THRESHOLD
+from pascalc.ops import DOMAIN, MULTI_THRESHOLD, OPERATORS
 from pascalc.runtime.kernels import Events
 from pascalc.runtime.register import Recording, recording, register
 
@@ -209,6 +209,13 @@ class InferenceSession:
                 model, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
             )
         except RUNTIME_ERRORS as error:
+            typed = "tensor(double)" in str(error) and any(f"({name})" in str(error) for name in OPERATORS)
+            if self._kernels == "numpy" and typed:
+                raise CompileError(
+                    "the network computes in float64, which the NumPy kernels of neurons do not know",
+                    file=self._file,
+                    hint="Native kernels run it: `eval` without --kernels numpy, `report` without data.",
+                ) from error
             message = f"onnxruntime cannot load the model: {_message(error)}"
             lacks_body = self._kernels == "native" and "is not a registered function/op" in message
             hint = "Where the file has no function body for a neuron, kernels='numpy' runs it." if lacks_body else ""

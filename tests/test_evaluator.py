@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto
 
 import pascalc
+from pascalc.errors import CompileError
 from pascalc.passes import SCHEDULES
 from pascalc.runtime import InferenceSession
 from tests.small_networks import Builder, images, linear_network, residual_network, rows, write
@@ -195,6 +196,12 @@ def test_a_float64_network(tmp_path: Path) -> None:
     equivalent(paths, tmp_path / "data.npz")
     for path in paths:
         assert len(pascalc.evaluate(path, tmp_path / "data.npz").layers) == 1
+    for numpy in (
+        lambda: pascalc.evaluate(paths[1], tmp_path / "data.npz", kernels="numpy"),
+        lambda: pascalc.report(paths[1], tmp_path / "data.npz"),
+    ):
+        with pytest.raises(CompileError, match=r"float64, which the NumPy kernels of neurons do not know\. Native"):
+            numpy()
 
 
 @pytest.mark.skipif(not (FASHION / "resnet.onnx").exists(), reason="the trained example is not here")

@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 import pytest
 
 from pascalc.codes import THERMOMETER
-from pascalc.graph import is_constant, is_ours, producer
+from pascalc.graph import Model, is_constant, is_ours, producer
 from pascalc.ops import OPERATORS
 from pascalc.passes import ANALYSIS
 from pascalc.passes.lower_neurons import LowerNeurons
@@ -161,7 +161,8 @@ CASES = [
          "ceil_mode = 1> (h)", "N,2,8,8"),
     Case("MaxPool", "the maximum of a sum", "[op] y = MaxPool <kernel_shape = [2, 2]> (c)"),
     Case("MaxPool", "the indices of its maxima",
-         "[op] y, i = MaxPool <kernel_shape = [2, 2]> (h)\n j = Identity (i)\n"),
+         "[op] p, i = MaxPool <kernel_shape = [2, 2]> (h)\n j = Cast <to = 1> (i)\n y = Add (p, j)"),
+    Case("MaxPool", "spikes", "[op] y, i = MaxPool <kernel_shape = [2, 2]> (h)\n j = Identity (i)\n"),
     Case("MaxPool", "different heights", BY_CHANNEL + "t = Transpose <perm = [0, 3, 1, 2]> (h)\n"
          "[op] y = MaxPool <kernel_shape = [2, 2]> (t)", constants=THETAS),
     Case("MaxPool", "different heights", BY_CHANNEL + "t = DepthToSpace <blocksize = 2> (h)\n"
@@ -241,16 +242,16 @@ CASES = [
 ]  # fmt: skip
 
 
-def type_of(tensor: gs.Tensor) -> TimeType:
+def type_of(model: Model, tensor: gs.Tensor) -> TimeType:
     """The time type of a tensor in an unrolled network of neurons of 4 levels."""
     node = producer(tensor)
     if is_ours(node, *OPERATORS):
-        return own_output(node, type_of(node.inputs[0]))
+        return own_output(node, type_of(model, node.inputs[0]))
     if is_constant(tensor) or tensor.is_empty():
         return Const()
     if isinstance(tensor.shape, list) and tensor.shape and str(tensor.shape[0]).endswith("*batch"):
         assert node is not None
-        return decide(node, tuple(type_of(t) for t in node.inputs)).output
+        return decide(model, node, tuple(type_of(model, t) for t in node.inputs)).output
     return Analog()
 
 
@@ -264,7 +265,7 @@ def test_rule(case: Case) -> None:
     told = [note.reason for note in model.notes if note.source == "unroll-time" and note.node == "op"]
     if case.expect in ("current", "spikes"):
         assert told == []
-        result = decide(node, tuple(type_of(t) for t in node.inputs)).output
+        result = decide(model, node, tuple(type_of(model, t) for t in node.inputs)).output
         assert type(result) is {"current": Current, "spikes": Spikes}[case.expect]
         assert result.steps == 4
     else:
@@ -310,5 +311,7 @@ def test_height_of_spikes(body: str, height: str) -> None:
     source = Case("", "spikes", BY_CHANNEL + body, constants=constants).source()
     model = compiled(source, PASSES)
     (node,) = (n for n in model.graph.nodes if n.name == "op")
-    assert decide(node, tuple(type_of(t) for t in node.inputs)).output == Spikes.of(THERMOMETER, 4, height)
+    assert decide(model, node, tuple(type_of(model, t) for t in node.inputs)).output == Spikes.of(
+        THERMOMETER, 4, height
+    )
     assert_same_outputs(source, model)

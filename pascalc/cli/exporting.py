@@ -9,6 +9,7 @@ import click
 from pascalc.cli.group import Command
 from pascalc.cli.options import FILE, json_option
 from pascalc.cli.output import show
+from pascalc.files import STDOUT
 
 
 def _list_targets(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -29,7 +30,12 @@ def _list_targets(context: click.Context, parameter: click.Parameter, wanted: bo
 @click.argument("model", type=FILE, metavar="SNN.onnx")
 @click.option("--to", "name", required=True, metavar="TARGET", help="One of those that --list shows.")
 @click.option(
-    "-o", "--output", type=FILE, required=True, metavar="OUT", help="The folder to write; a new one, or an empty one."
+    "-o",
+    "--output",
+    type=FILE,
+    required=True,
+    metavar="OUT",
+    help="The folder to write; a new one, or an empty one.",
 )
 @click.option("--data", type=FILE, metavar="DATA", help="Inputs whose spike trains are written too, as for `eval`.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N of them [10].")
@@ -43,6 +49,7 @@ def export_command(
     """Write SNN.onnx for another engine or toolchain, as a folder."""
     from pascalc.export import export, target
 
+    output = STDOUT if str(output) == "-" else output
     export(model, target(name, {"data": data, "limit": limit}), output)
     files = {file.name: file.stat().st_size for file in sorted(output.iterdir())}
     text = f"{output}: {', '.join(f'{file} ({size:,} bytes)' for file, size in files.items())}"

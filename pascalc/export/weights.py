@@ -72,7 +72,8 @@ class Weights(Target):
                 _operation(node)
             except _Refused as error:
                 found.append(Refusal(node.name or node.outputs[0].name, str(error)))
-        return found
+        constant = [tensor.name for tensor in network.model.graph.outputs if is_constant(tensor)]
+        return found + [Refusal(name, "its output is a constant") for name in constant]
 
     def write(self, network: Layout, folder: Path) -> None:
         bundle = _Bundle(network)

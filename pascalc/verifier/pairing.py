@@ -300,7 +300,7 @@ class _Pairs:
 
     def _operators(self) -> list[gs.Node]:
         """The source's operators that are computed; it is cut behind them."""
-        nodes = [n for n in self.known.graph.nodes if not is_stretch(n) and not is_ours(n, *ops.OPERATORS)]
+        nodes = [n for n in self.known.graph.nodes if not is_stretch(self.known, n) and not is_ours(n, *ops.OPERATORS)]
         for node in nodes:
             self.cuts.update((id(t), 1) for t in node.outputs)
             self.given.update(id(t) for t in node.outputs)
@@ -352,7 +352,7 @@ class _Pairs:
         which stands for one, and its inputs are compared.
         """
         for node in living(self.emitted):
-            if is_ours(node, *ops.OPERATORS) or id(node) in self.paired or _is_plain(node):
+            if is_ours(node, *ops.OPERATORS) or id(node) in self.paired or _is_plain(self.emitted, node):
                 continue
             name = node.name or node.outputs[0].name
             self.result.problems.append(f"the operator '{name}' ({node.op}) is not in the source network")
@@ -364,7 +364,9 @@ class _Pairs:
         types = time_types(self.emitted) if is_spiking(self.emitted) else {}  # collapsed: no train is stepped through
         same = {x.after: x.train for x in self.found.layers}  # by construction: nothing is left to compare
         for node in self.known.graph.nodes:
-            if is_ours(node, *ops.OPERATORS) or id(node) in self.sunk or not is_stretch(node) or _is_plain(node):
+            if is_ours(node, *ops.OPERATORS) or id(node) in self.sunk:
+                continue
+            if not is_stretch(self.known, node) or _is_plain(self.known, node):
                 continue
             name = node.outputs[0].name
             twin = producer(before_accumulate(self.tensors[name])) if name in self.tensors else None
@@ -373,7 +375,11 @@ class _Pairs:
             if not self._is_measured(node) and not same_operator((node, self.known), (twin, self.emitted), []):
                 continue
             self.paired.add(id(twin))
-            if same.get(node.inputs[0].name) == twin.inputs[0].name and _is_pool(node) and node.attrs == twin.attrs:
+            if (
+                same.get(node.inputs[0].name) == twin.inputs[0].name
+                and _is_pool(self.known, node)
+                and node.attrs == twin.attrs
+            ):
                 same[name] = twin.outputs[0].name
                 continue
             for own, given in zip(node.inputs, twin.inputs, strict=True):
@@ -389,13 +395,13 @@ class _Pairs:
         return row.linear is Linear.MAXIMUM or (row.bound is Bound.PRODUCTS and row.linear is Linear.FLOATS)
 
 
-def _is_plain(node: gs.Node) -> bool:
+def _is_plain(model: Model, node: gs.Node) -> bool:
     """Whether a node is linear and computes every sample, and every time step, by itself."""
     if not is_linear(node):
         return False
     try:
         types = tuple(Const() if is_constant(t) or t.is_empty() else Current(UNIT, 1) for t in node.inputs)
-        return not any(isinstance(wanted, Held) for wanted in decide(node, types).inputs)
+        return not any(isinstance(wanted, Held) for wanted in decide(model, node, types).inputs)
     except Declined:
         return False
 
@@ -405,15 +411,15 @@ def is_random(name: str) -> bool:
     return TABLE.get(name, UNKNOWN).random
 
 
-def is_stretch(node: gs.Node) -> bool:
+def is_stretch(model: Model, node: gs.Node) -> bool:
     """Whether a node is part of a stretch: its results differ by rounding alone where its inputs do, and there is
     nothing in it that values might miss. All others are cut out, and compared one by one."""
-    return is_linear(node) or _is_pool(node)
+    return is_linear(node) or _is_pool(model, node)
 
 
-def _is_pool(node: gs.Node) -> bool:
+def _is_pool(model: Model, node: gs.Node) -> bool:
     """Whether a node takes maxima whose places are not used: those jump."""
-    return operator(node).linear is Linear.MAXIMUM and (len(node.outputs) < 2 or not node.outputs[1].outputs)
+    return operator(node).linear is Linear.MAXIMUM and not model.uses_more(node)
 
 
 def _pools(train: gs.Tensor) -> tuple[list[gs.Node], gs.Node | None]:

@@ -123,6 +123,24 @@ def test_an_empty_folder_is_written(built: Path, tmp_path: Path) -> None:
     assert listing(tmp_path) == ["link", "real", "real/arrays.npz", "real/network.json"]
 
 
+@pytest.mark.parametrize("mode", [0o750, 0o700, 0o2775])
+def test_an_empty_folder_keeps_its_mode(mode: int, built: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    out.chmod(mode)
+    assert run(built / "snn.onnx", "--to", "weights", "-o", out).exit_code == 0
+    assert listing(out) == ["arrays.npz", "network.json"]
+    assert out.stat().st_mode & 0o7777 == mode
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_stdout(name: str, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(built / "snn.onnx", "--to", "weights", "-o", name)
+    assert (done.exit_code, listing(tmp_path)) == (2, [])
+    assert "a folder cannot go to stdout" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
