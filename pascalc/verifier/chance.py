@@ -102,7 +102,7 @@ def random_levels(shape: tuple[int, ...], levels: int, rng: np.random.Generator)
         elif kind == 2:
             sample[...] = levels * (rng.random(sample.shape) < 0.5)
         elif kind == 3 and sample.ndim:
-            sample *= (rng.random(sample.shape[0]) < 0.5).reshape(-1, *[1] * (sample.ndim - 1))
+            sample *= (rng.random(sample.shape[:1]) < 0.5).reshape(-1, *[1] * (sample.ndim - 1))
     return uniform
 
 
