@@ -4,6 +4,7 @@ kind is caught too. tests/mutants breaks networks at random; here somebody means
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,10 @@ import pascalc
 from pascalc.cli import main
 from pascalc.errors import CompileError
 from pascalc.ops import DOMAIN
+from pascalc.runtime import InferenceSession
+from pascalc.verifier.chance import random_levels
+from pascalc.verifier.networks import CompiledNetworks
+from pascalc.verifier.outputs import Answers
 from pascalc.verifier.record import Verification
 from tests.small_networks import Array, Builder, images, linear_network, residual_network, rows, write
 from tests.test_mutations import Emitted
@@ -695,3 +700,199 @@ def test_bytes_and_a_cast(tmp_path: Path) -> None:
     assert case.verify(data=False).equivalent
     case.emitted.edit("scale", 1, lambda value: value * np.float32(1.001))
     case.is_caught("act")
+
+
+# --- sizes that depend on values --------------------------------------------------------------------------------------
+
+
+def places_network(kind: str, levels: int = 4) -> onnx.ModelProto:
+    """Beside its scores it gives something of as many entries as neurons fire."""
+    b = Builder(3)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc1", (6, 12)), "act", levels, 1.5)
+    fires = b.node("Greater", [x, b.constant("none", 0.0)], "fires")
+    if kind == "NonZero":
+        places, dtype, shape = b.node("NonZero", [x], "places"), TensorProto.INT64, [2, None]
+    elif kind == "turned":
+        places = b.node("Transpose", [b.node("NonZero", [x], "found")], "places", perm=[1, 0])
+        dtype, shape = TensorProto.INT64, [None, 2]
+    elif kind == "Compress":
+        flat = [b.node("Reshape", [t, b.constant(f"{t}.all", [-1], np.int64)], f"flat_{t}") for t in (x, fires)]
+        places, dtype, shape = b.node("Compress", flat, "places"), TensorProto.FLOAT, [None]
+    elif kind == "Unique":
+        total = b.node("ReduceSum", [x, b.constant("axes", [1], np.int64)], "total", keepdims=0)
+        places, dtype, shape = b.node("Unique", [total], "places"), TensorProto.FLOAT, [None]
+    else:  # computed from computed
+        found = b.node("Cast", [b.node("NonZero", [x], "found")], "cast", to=TensorProto.FLOAT)
+        half = b.node("Mul", [found, b.constant("half", 0.5)], "halve")
+        places, dtype, shape = b.node("Sigmoid", [half], "places"), TensorProto.FLOAT, [2, None]
+    y = behind(b, x)
+    shapes: dict[str, Any] = {"y": ["N", 5], "o": shape}
+    return b.model({"y": y, "o": places}, types={"o": dtype}, shapes=shapes)  # type: ignore[no-any-return]
+
+
+KINDS_OF_SIZES = ["NonZero", "turned", "Compress", "Unique", "chain"]
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_SIZES)
+def test_sizes_that_differ_with_the_counts(kind: str, tmp_path: Path) -> None:
+    """A lossy neuron has other counts, and so an output has another size: the file still follows from its counts."""
+    source, out = write(places_network(kind), tmp_path / "source.onnx"), tmp_path / "out.onnx"
+    pascalc.compile(source, out, neuron="if", steps=2)
+    np.savez(tmp_path / "data.npz", x=rows(20))
+    sizes = [InferenceSession(path, threads=1).run(["o"], {"x": rows(20)})[0].shape for path in (source, out)]
+    assert sizes[0] != sizes[1]  # else nothing is tried
+    for batch in (1, 4, 20):
+        result = pascalc.verify(source, out, tmp_path / "data.npz", batch=batch, threads=1)
+        assert result.translated, result.findings()
+    assert pascalc.verify(source, out, threads=1).translated
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_SIZES)
+@pytest.mark.parametrize("lossy", [False, True])
+def test_other_neurons_where_sizes_follow(kind: str, lossy: bool, tmp_path: Path) -> None:
+    """A wrong weight, which changes the sizes, and a wrong size are found all the same."""
+    source, out = write(places_network(kind), tmp_path / "source.onnx"), tmp_path / "out.onnx"
+    pascalc.compile(source, out, **({"neuron": "if", "steps": 2} if lossy else {}))
+    np.savez(tmp_path / "data.npz", x=rows(20))
+    honest = pascalc.verify(source, out, tmp_path / "data.npz", threads=1)
+    assert honest.translated, honest.findings()
+    emitted = Emitted(onnx.load(out))
+    emitted.edit("fc1", 2, lambda bias: bias + np.float32(0.7))
+    broken = write(emitted.model, tmp_path / "broken.onnx")
+    assert not pascalc.verify(source, broken, tmp_path / "data.npz", threads=1).translated
+    emitted = Emitted(onnx.load(out))
+    start, end = (emitted.constant(n, np.array([k], np.int64)) for n, k in (("from", 0), ("to", -1)))
+    axis = emitted.constant("along", np.array([1 if kind in ("NonZero", "chain") else 0], np.int64))
+    emitted.insert_behind("places", helper.make_node("Slice", ["<in>", start, end, axis], ["<out>"]))
+    broken = write(emitted.model, tmp_path / "broken.onnx")
+    assert not pascalc.verify(source, broken, tmp_path / "data.npz", threads=1).translated
+
+
+class Altered:
+    """A session whose output ``o`` is another, as no file's is that can be looked into."""
+
+    def __init__(self, session: InferenceSession, alter: Callable[[Array], Array]) -> None:
+        self.session, self.alter = session, alter
+
+    def run(self, names: list[str], feeds: dict[str, Array]) -> list[Array]:
+        found = dict(zip(names, self.session.run(names, feeds), strict=True))
+        return [self.alter(found[name]) if name == "o" else found[name] for name in names]
+
+
+ALTERATIONS: dict[str, Callable[[Array], Array]] = {
+    "longer": lambda a: np.repeat(a, 2, axis=-1),
+    "shorter": lambda a: a[..., :-1],
+    "type": lambda a: a.astype(np.int32 if a.dtype.kind == "i" else np.float64),
+    "rank": lambda a: a[None],
+}
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+@pytest.mark.parametrize("kind", KINDS_OF_SIZES)
+@pytest.mark.parametrize("lossy", [False, True])
+def test_sizes_that_differ_without_counts(
+    lossy: bool, kind: str, alteration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file as it is gives an output that its counts do not explain."""
+    source, out = write(places_network(kind), tmp_path / "source.onnx"), tmp_path / "out.onnx"
+    pascalc.compile(source, out, **({"neuron": "if", "steps": 2} if lossy else {}))
+    np.savez(tmp_path / "data.npz", x=rows(6))
+
+    def itself(networks: CompiledNetworks) -> Altered:
+        return Altered(InferenceSession(networks.path, threads=1, stock=True), ALTERATIONS[alteration])
+
+    monkeypatch.setattr(CompiledNetworks, "itself", property(itself))
+    result = pascalc.verify(source, out, tmp_path / "data.npz", threads=1)
+    assert not result.translated
+    assert result.first_difference == "the outputs"
+    assert any("'o' of the file is" in p or "do not follow from its spikes" in p for p in result.output_problems)
+
+
+def test_sizes_are_the_sources_where_no_count_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comparison by itself, without that of the outputs with the file's own counts."""
+    case = Case(tmp_path, places_network("NonZero"), {"x": rows(6)})
+
+    def itself(networks: CompiledNetworks) -> Altered:
+        return Altered(InferenceSession(networks.path, threads=1, stock=True), ALTERATIONS["shorter"])
+
+    monkeypatch.setattr(CompiledNetworks, "itself", property(itself))
+    monkeypatch.setattr(Answers, "_unlike", lambda self, trial, real: np.zeros(trial.rows, bool))
+    assert "where no count differs" in " ".join(case.verify().output_problems)
+
+
+# --- neurons, statistics and inputs without an axis of their own ------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["unrolled", "collapsed"])
+def test_one_neuron_a_sample(schedule: str, tmp_path: Path) -> None:
+    """Of shape [N]: a single logit."""
+    b = Builder(3)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc1", (6, 12)), "act", 4, 1.5)
+    x = b.qcfs(b.node("ReduceMean", [x], "mean", axes=[1], keepdims=0), "logit", 3, 0.7)
+    y = b.node("Mul", [x, b.constant("gain", 2.0)], "gain")
+    case = Case(tmp_path, b.model({"y": y}, ("N",)), {"x": rows(20)}, schedule=schedule)
+    assert all(case.verify(data=False, seed=seed).equivalent for seed in range(4))
+    case.emitted.edit("fc1", 1, lambda weight: weight * np.float32(1.01))
+    case.is_caught("act")
+
+
+def test_levels_of_one_neuron_a_sample_are_sparse_too() -> None:
+    levels = random_levels((4000,), 8, np.random.default_rng(0))
+    silent, full = (float(np.mean(levels == k)) for k in (0, 8))
+    # half or more are uniform; of the others 0.9 of 0.15, and half of 0.25, are silent, and half of 0.25 are not
+    assert silent == pytest.approx(0.6 / 9 + 0.15 * (0.9 + 0.1 / 9) + 0.125, abs=0.03)
+    assert full == pytest.approx(0.6 / 9 + 0.15 * 0.1 / 9 + 0.125, abs=0.03)
+
+
+def test_levels_of_several_neurons_are_those_of_the_seed() -> None:
+    """Whoever gives a seed gets the same levels in every version."""
+    levels = random_levels((40, 3, 2), 8, np.random.default_rng(7))
+    assert hashlib.sha256(levels.tobytes()).hexdigest()[:16] == "adb5555ced8e3322"
+
+
+def test_one_neuron_for_all_samples(tmp_path: Path) -> None:
+    b = Builder(3)
+    x = b.qcfs(b.gemm(b.input("x", ["N", 6]), "fc1", (6, 12)), "act", 4, 1.5)
+    y = b.qcfs(b.node("ReduceMean", [x], "mean", keepdims=0), "all", 3, 0.7)
+    source, out = write(b.model({"y": y}, ()), tmp_path / "source.onnx"), tmp_path / "out.onnx"
+    pascalc.compile(source, out)
+    with pytest.raises(CompileError, match=r"one number for all samples.*'all.*reduce all axes but the first"):
+        pascalc.verify(source, out)
+
+
+@pytest.mark.parametrize("computed", ["training", "mean", "var"])
+@pytest.mark.parametrize("schedule", ["unrolled", "collapsed"])
+def test_a_normalisation_whose_statistics_are_computed(computed: str, schedule: str, tmp_path: Path) -> None:
+    """It is not linear: compared as an operator of which nothing is known."""
+    b = Builder(3)
+    x = b.qcfs(b.conv(b.input("x", ["N", 2, 8, 8]), "conv1", (2, 4)), "act1", 4, 1.5)
+    y = b.batch_norm(x, "norm", 4)
+    norm = b.nodes[-1]
+    if computed == "training":
+        norm.attribute.append(helper.make_attribute("training_mode", 1))
+        norm.output.extend(["running_mean", "running_var"])
+    else:
+        b.nodes.pop()
+        mean = b.node("ReduceMean", [x], "mean", axes=[0, 2, 3], keepdims=0)
+        norm.input[3 if computed == "mean" else 4] = b.node("Abs", [mean], "abs")
+        b.nodes.append(norm)
+    x = b.qcfs(b.conv(y, "conv2", (4, 2)), "act2", 3, 1.0)
+    data = np.random.default_rng(0).normal(0, 1, (12, 2, 8, 8)).astype(np.float32)
+    case = Case(tmp_path, b.model({"y": x}, ("N", 2, 8, 8)), {"x": data}, schedule=schedule)
+    for seed in range(3):
+        result = case.verify(data=False, seed=seed)
+        assert result.equivalent, result.findings()
+    assert any(check.operator == "BatchNormalization" for check in case.verify().computed)
+    case.emitted.edit("norm", 1, lambda gamma: gamma * np.float32(1.01))
+    assert any("norm: the compiled network has another" in line for line in case.is_caught().findings())
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_an_input_that_is_one_number(given: bool, tmp_path: Path) -> None:
+    b = Builder(3)
+    x = b.node("Mul", [b.gemm(b.input("x", ["N", 6]), "fc1", (6, 12)), b.input("s", [])], "scale")
+    source = write(b.model({"y": behind(b, b.qcfs(x, "act", 4, 1.5))}), tmp_path / "source.onnx")
+    pascalc.compile(source, tmp_path / "out.onnx")
+    np.savez(tmp_path / "data.npz", x=rows(4), s=np.float32(2))
+    with pytest.raises(CompileError, match="'s' is one number for all samples"):
+        pascalc.verify(source, tmp_path / "out.onnx", tmp_path / "data.npz" if given else None)

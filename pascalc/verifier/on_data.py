@@ -83,7 +83,8 @@ class RunsOnData:
         watched, fed = trials.watch(seen, {}), {}
         trial = trials.observed(feeds, own, reference, watched, seen)
         if not seen:
-            fed = trials.fed(trial.levels, trial.given)
+            computed = {n: trial.given[n] for x in trials.found.computed for n in x.outputs}
+            fed = trials.fed(trial.levels, computed)
             seen = trials.part_by_part(feeds, fed)
             watched = trials.watch(seen, fed)
         trial = replace(trial, watched=watched, seen=seen, fed=fed, samples=0)

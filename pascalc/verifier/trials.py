@@ -136,7 +136,9 @@ class Trials:
         levels = {x.after: _as_counts(x, own[x.after]) for x in self.found.layers}
         for layer in self.found.layers:
             counts = watched[layer.after].counts
-            if counts is not None and fits(counts, own[layer.after]) and np.all(counts >= 0):
+            like = own[layer.after]
+            # a train of another length looks like one of another number of samples, which makes no sense
+            if counts is not None and fits(counts, like) and len(counts) == len(like) and np.all(counts >= 0):
                 levels[layer.after] = counts
         computed = {}
         for name in (n for x in self.found.computed for n in x.outputs):
