@@ -896,3 +896,15 @@ def test_an_input_that_is_one_number(given: bool, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=rows(4), s=np.float32(2))
     with pytest.raises(CompileError, match="'s' is one number for all samples"):
         pascalc.verify(source, tmp_path / "out.onnx", tmp_path / "data.npz" if given else None)
+
+
+def test_a_pool_that_nothing_uses_in_front_of_a_chain(tmp_path: Path) -> None:
+    """Without optimisations onnxruntime keeps the pool, infers its size wrongly, and takes its memory for the chain."""
+    b = Builder(3)
+    x = b.input("x", ["N", 4, 2, 2])
+    b.qcfs(x, "dead", 4)
+    b.node("MaxPool", [x], "pool", kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, 1, 1], ceil_mode=1)
+    case = Case(
+        tmp_path, b.model({"y": b.qcfs(x, "second", 4)}, ["N", 4, 2, 2]), {"x": images(16)[:, :1, :2, :2].repeat(4, 1)}
+    )
+    assert case.verify().equivalent

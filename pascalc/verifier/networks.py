@@ -108,11 +108,16 @@ class SourceNetworks:
         self._forms.append(_Form(None, lambda: to_bytes(analysed(path, pairing.requantised))))
 
     @cached_property
-    def itself(self) -> tuple[InferenceSession, InferenceSession]:
-        """The source, optimised and not."""
-        model = self.path if self._as_it_is else self._forms[0].make()
-        first, second = (InferenceSession(model, threads=self.threads, optimised=o) for o in (True, False))
-        return first, second
+    def itself(self) -> InferenceSession:
+        """The source, in onnxruntime as pascalc runs it."""
+        return InferenceSession(self.path if self._as_it_is else self._forms[0].make(), threads=self.threads)
+
+    @cached_property
+    def in_another_order(self) -> Probed:
+        """The same without optimisations, and without what nothing uses: of a dead pool whose size onnxruntime infers
+        wrongly it takes the memory for others."""
+        names = [o.name for o in self.pairing.outputs]
+        return Probed(self._forms[0].make, names, folder=self.path.parent, threads=self.threads, optimised=False)
 
     @cached_property
     def reference(self) -> Probed:
@@ -134,8 +139,8 @@ class SourceNetworks:
 
     def release(self) -> None:
         """Let go of what only data needs."""
-        self.__dict__.pop("itself", None)
-        self.__dict__.pop("unoptimised", None)
+        for name in ("itself", "in_another_order", "unoptimised"):
+            self.__dict__.pop(name, None)
 
     def learn(self, values: Values) -> None:
         """Take the kinds of what is fed from a run of the reference."""

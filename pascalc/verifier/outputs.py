@@ -45,8 +45,8 @@ class Answers:
             reference: what the source computes by itself, and ``own``: its levels.
         """
         result, names, count = self.result, [o.name for o in self.found.outputs], trial.samples
-        runs = [dict(zip(names, s.run(names, feeds), strict=True)) for s in self.source.itself]
-        expected, again = runs
+        expected = dict(zip(names, self.source.itself.run(names, feeds), strict=True))
+        again = self.source.in_another_order.run(feeds)
         first = names[0]
         result.source_self_mismatches += _classified_differently(expected[first], again[first], count)
         try:
